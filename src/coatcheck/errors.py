@@ -29,7 +29,6 @@
     │   ├── LoaderBroke                 the loader was cancelled or raised no ordinary exception
     │   └── ReentrantLoad               a loader asked for the very key that it loads
     ├── SessionCleared                  the session was cleared and this call would need a new load
-    ├── TooManyKeys                     the session holds as many keys as the limits allow
     ├── CacheClosed                     the cache was closed
     └── ForkedCache                     the cache was made in the parent of this process
 
@@ -182,10 +181,6 @@ class ReentrantLoad(LoadError):
 
 class SessionCleared(CoatcheckError):
     """The session was cleared while this call waited, and the call would need another load."""
-
-
-class TooManyKeys(CoatcheckError):
-    """One session holds as many keys as ``Limits.keys_per_session`` allows."""
 
 
 class CacheClosed(CoatcheckError):

@@ -1,0 +1,297 @@
+"""The cache of one program: sessions by user, policies in force, limits, and its life from first use to close."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import random
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+
+from coatcheck.clock import SystemClock
+from coatcheck.engine.entry import Cleared
+from coatcheck.engine.events import Feed
+from coatcheck.engine.home import Home
+from coatcheck.engine.keys import check_user
+from coatcheck.engine.limits import Limits
+from coatcheck.engine.loads import Loads
+from coatcheck.engine.policy import Policy, Rule, in_force
+from coatcheck.engine.refresh import Refresher
+from coatcheck.engine.resolution import Resolver
+from coatcheck.engine.session import Engine, Session
+from coatcheck.engine.sessions import Sessions
+from coatcheck.engine.state import State
+from coatcheck.engine.stats import (
+    CacheStats,
+    Ledger,
+    Removal,
+    UserStats,
+    gets_of,
+    resource_stats,
+    sum_of,
+)
+from coatcheck.errors import PolicyError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+    from types import TracebackType
+    from typing import Self
+
+    from coatcheck.clock import Clock
+    from coatcheck.engine.catalog import Catalog, Resource
+    from coatcheck.engine.events import Event
+
+Api = TypeVar("Api")
+
+# The sweep: how often, how many sessions between two looks at what else the loop has to do, and after how long
+# without use a session that holds nothing goes.
+SWEEP_SECONDS = 300.0
+SWEEP_SLICE = 50
+IDLE_SECONDS = 600.0
+
+
+class SessionCache(Generic[Api]):
+    """A session per user in front of a slow API.
+
+    Nothing happens before the first use. Loads run on one event loop, the home of the cache; gets may come from any
+    loop or thread, and hits are served where they are asked. ``async with`` closes it at the end; without, call
+    `aclose()`.
+
+    Args:
+        catalog: what can be asked for. It takes no further declarations from here on.
+        connect: called with a user id when a session's first load needs it; returns the object that the user's
+            loaders get, or an awaitable of it. Its ``aclose()``, if any, is awaited when the session has ended.
+        limits: bounds of memory and of work.
+        clock: the time.
+        on_event: called with small frozen events, between the cache's own steps.
+        enabled: False makes every get load and keeps nothing.
+        rng: where jitter comes from.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog[Api],
+        *,
+        connect: Callable[[str], Api | Awaitable[Api]],
+        limits: Limits | None = None,
+        clock: Clock | None = None,
+        on_event: Callable[[Event], object] | None = None,
+        enabled: bool = True,
+        rng: random.Random | None = None,
+    ) -> None:
+        catalog.seal()
+        limits = Limits() if limits is None else limits
+        clock = SystemClock() if clock is None else clock
+        rng = random.Random() if rng is None else rng  # noqa: S311 - spreads loads; nothing is kept secret by it
+        self._catalog = catalog
+        self._clock = clock
+        self._rules: list[Rule] = [in_force(resource.policy) for resource in catalog]
+        self._feed = Feed(on_event)
+        self._ledger = Ledger(tuple(catalog))
+        self._home = Home(moved_in=self._move_in, forked=self._fork)
+        self._sessions = Sessions(
+            catalog,
+            rules=self._rules,
+            limits=limits,
+            ledger=self._ledger,
+            tell=self._tell,
+            dismiss=self._dismiss,
+        )
+        self._loads = Loads(
+            sessions=self._sessions, home=self._home, connect=connect, rules=self._rules, limits=limits,
+            ledger=self._ledger, clock=clock, rng=rng, tell=self._tell, keeping=enabled,
+        )  # fmt: skip
+        self._refresher = Refresher(self._loads, limits)
+        self._resolver = Resolver(
+            sessions=self._sessions, loads=self._loads, refresher=self._refresher, rules=self._rules,
+            ledger=self._ledger, clock=clock, tell=self._tell, keeping=enabled,
+        )  # fmt: skip
+        self._engine = Engine(
+            catalog,
+            clock,
+            self._home,
+            self._ledger,
+            self._loads,
+            self._resolver,
+            rng,
+            self._sessions,
+            enabled,
+        )
+        # What handles of users that hold nothing look into: never written.
+        self._nothing = State("", len(catalog), 0.0)
+        self._nothing.closed = True
+        self._sweeper: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<SessionCache {self._catalog.name}: {len(self._sessions.states)} sessions>"
+
+    async def __aenter__(self) -> Self:
+        self._home.check()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def session(self, user: str) -> Session:
+        """Return a handle of the user's session. It occupies nothing until something is loaded.
+
+        Raises:
+            InvalidKey: *user* cannot own a session.
+        """
+        try:
+            state = self._sessions.states[user]
+        except (KeyError, TypeError):
+            user = check_user(user)
+            state = self._nothing
+        return Session(self._engine, user, state, self._clock.monotonic, self._ledger.hits)
+
+    async def clear(self, user: str) -> Cleared:
+        """Drop all that is held for *user*; see `Session.clear`. An empty or missing user is an error, never everyone.
+
+        Raises:
+            InvalidKey: *user* cannot own a session.
+        """
+        return await self.session(user).clear()
+
+    async def clear_all(self) -> Cleared:
+        """Drop all sessions, with the promise of `Session.clear` for each."""
+
+        async def close() -> None:
+            for state in list(self._sessions.states.values()):
+                self._sessions.close(state, Removal.CLEARED)
+
+        await self._home.run(close)
+        return Cleared()
+
+    async def invalidate(self, resource: Resource[Any]) -> None:
+        """Drop a resource's entries of every user, under all arguments; see `Session.invalidate`."""
+        self._check(resource)
+
+        async def drop() -> None:
+            now = self._clock.monotonic()
+            for state in list(self._sessions.states.values()):
+                for stored, key in self._resolver.to_invalidate(state, resource, {}, now):
+                    self._loads.begin(self._sessions.drop(state, stored, Removal.INVALIDATED, key=key))
+
+        await self._home.run(drop)
+
+    def set_policy(self, resource: Resource[Any], policy: Policy) -> None:
+        """Put another policy in force, for what is held, too. Takes a moment for each session held.
+
+        A shorter ttl acts at once; a longer one revives nothing that had expired.
+
+        Raises:
+            PolicyError: the resource is derived: it is as fresh as what it is derived from.
+        """
+        self.set_policies({resource: policy})
+
+    def set_policies(self, policies: Mapping[Resource[Any], Policy]) -> None:
+        """Put several policies in force at once; see `set_policy`."""
+        for resource in policies:
+            self._check(resource)
+            if resource.derived:
+                raise PolicyError(f"{resource.name} is derived: set the policy of what it is derived from")
+        now = self._clock.monotonic()
+        for resource, policy in policies.items():
+            self._rules[resource.index] = in_force(policy, before=self._rules[resource.index], now=now)
+        self._sessions.rejudge(policies)
+
+    def policy(self, resource: Resource[Any]) -> Policy:
+        """Return the policy in force."""
+        self._check(resource)
+        return self._rules[resource.index].policy
+
+    def users(self) -> tuple[str, ...]:
+        """Return the users that something is held for, or was of late."""
+        return tuple(self._sessions.states)
+
+    @overload
+    def stats(self) -> CacheStats: ...
+    @overload
+    def stats(self, user: str) -> UserStats: ...
+
+    def stats(self, user: str | None = None) -> CacheStats | UserStats:
+        """Return what was counted: a `CacheStats`, or for one user a `UserStats`.
+
+        Raises:
+            InvalidKey: *user* cannot own a session.
+        """
+        if user is not None:
+            return self._user_stats(check_user(user))
+        resources = {}
+        for resource in self._catalog:
+            entries, size = self._sessions.held(resource)
+            resources[resource.name] = resource_stats(resource, self._ledger, entries=entries, size=size)
+        return CacheStats(
+            resources=resources,
+            total=sum_of(list(resources.values())),
+            sessions=len(self._sessions.states),
+            entries=sum(each.entries for each in resources.values()),
+            bytes=self._sessions.bytes(),
+            sessions_removed={cause.name.lower(): self._ledger.sessions_removed[cause] for cause in Removal},
+            abandoned_loads=self._ledger.abandoned,
+            events_dropped=self._feed.dropped,
+            observer_failures=self._feed.failures,
+        )
+
+    async def settled(self) -> None:
+        """Return when no load and no closing of a connection is under way; for tests and orderly ends."""
+        await self._home.run(self._loads.settled)
+
+    async def aclose(self) -> None:
+        """End all sessions, cancel loads and close connections. Callers that wait get `CacheClosed`, as all later do."""
+        if self._home.closed:
+            return
+        await self._home.run(self._close)
+
+    async def _close(self) -> None:
+        self._home.closed = True
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        self._loads.abort()
+        for state in list(self._sessions.states.values()):
+            self._sessions.close(state, Removal.CLOSED)
+        await self._loads.settled()
+
+    async def _sweep(self) -> None:
+        while True:
+            await self._clock.sleep(SWEEP_SECONDS)
+            for _ in range(0, len(self._sessions.states), SWEEP_SLICE):
+                self._sessions.sweep(SWEEP_SLICE, self._clock.monotonic(), IDLE_SECONDS)
+                await self._clock.sleep(0)
+
+    def _user_stats(self, user: str) -> UserStats:
+        state = self._sessions.states.get(user)
+        shown = self._nothing if state is None else state
+        resources = {
+            resource.name: gets_of(
+                resource, self._ledger, shown.hits[resource.index], shown.counts_of(resource.index)
+            )  # fmt: skip
+            for resource in self._catalog
+        }
+        return UserStats(
+            resources=resources,
+            total=sum_of(list(resources.values())),
+            bytes=0 if state is None else self._sessions.bytes_of(state),
+            idle_for=None if state is None else self._clock.monotonic() - state.used,
+        )
+
+    def _check(self, resource: Resource[Any]) -> None:
+        self._home.check()
+        self._catalog.check(resource)
+
+    def _tell(self, event: Event) -> None:
+        self._feed.send(event, self._home.soon)
+
+    def _dismiss(self, state: State) -> None:
+        self._loads.dismiss(state)
+
+    def _move_in(self) -> None:
+        # The loads of a former home have ended with it; on the first loop there are none.
+        self._loads.abandon(list(self._sessions.states.values()))
+        self._refresher.reset()
+        self._sweeper = asyncio.get_running_loop().create_task(self._sweep(), context=contextvars.Context())
+
+    def _fork(self) -> None:
+        self._ledger.hits.clear()

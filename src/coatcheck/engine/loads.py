@@ -1,0 +1,365 @@
+"""Runs loads: at home, in an empty context, within the slots and to the deadline; then keeps what may be kept."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import logging
+from typing import TYPE_CHECKING, Any
+
+from coatcheck.engine.entry import NEVER, PER_CALLER, Entry
+from coatcheck.engine.events import LoadEnded
+from coatcheck.engine.flight import Failed, Flight
+from coatcheck.engine.policy import JITTER_STEPS
+from coatcheck.engine.stats import Cause, Count, End, Removal
+from coatcheck.errors import CacheClosed, LoaderBroke, LoadTimeout, Refused, SessionCleared
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable
+
+    from coatcheck.clock import Clock
+    from coatcheck.engine.catalog import Resource
+    from coatcheck.engine.events import Event
+    from coatcheck.engine.home import Home
+    from coatcheck.engine.limits import Limits
+    from coatcheck.engine.policy import Rule
+    from coatcheck.engine.sessions import Sessions
+    from coatcheck.engine.state import State
+    from coatcheck.engine.stats import Ledger
+
+logger = logging.getLogger("coatcheck.engine")
+
+chain_of_loads: contextvars.ContextVar[tuple[tuple[object, str], ...]] = contextvars.ContextVar(
+    "coatcheck.chain_of_loads", default=()
+)
+"""The loads that the current task runs inside of."""
+
+
+class Permit:
+    """The slots that one load occupies: first its user's, then one of all. Given back once, by whoever comes first."""
+
+    def __init__(self, *gates: asyncio.Semaphore) -> None:
+        self._gates = gates
+        self._held: list[asyncio.Semaphore] = []
+        self._returned = False
+
+    async def take(self) -> None:
+        """Wait for the slots, in order of arrival."""
+        for gate in self._gates:
+            await gate.acquire()
+            if self._returned:
+                gate.release()
+                raise asyncio.CancelledError
+            self._held.append(gate)
+
+    def give_back(self) -> None:
+        """Free the slots, also under a loader that has not ended."""
+        self._returned = True
+        while self._held:
+            self._held.pop().release()
+
+
+class Loads:
+    """The loads of one cache."""
+
+    def __init__(
+        self, *, sessions: Sessions, home: Home, connect: Callable[[str], Any], rules: list[Rule], limits: Limits,
+        ledger: Ledger, clock: Clock, rng: random.Random, tell: Callable[[Event], None], keeping: bool,
+    ) -> None:  # fmt: skip
+        self._sessions = sessions
+        self._home = home
+        self._connect = connect
+        self._rules = rules
+        self._limits = limits
+        self._ledger = ledger
+        self._clock = clock
+        self._rng = rng
+        self._tell = tell
+        self._keeping = keeping
+        self._slots = asyncio.Semaphore(limits.max_loads)
+        self._flights: set[Flight] = set()
+        # The loop itself keeps only weak references to tasks.
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def launch(
+        self,
+        state: State,
+        resource: Resource[Any],
+        key: str,
+        values: tuple[object, ...],
+        *,
+        cause: Cause,
+        forced: bool,
+    ) -> Flight:
+        """Begin a load, or queue it behind a forced one of the same key.
+
+        Raises:
+            SessionCleared: the state is closed.
+        """
+        if state.closed:
+            raise SessionCleared("the session was cleared before this load could begin; ask again")
+        flight = Flight(key, state=state, resource=resource, values=values, cause=cause, forced=forced)
+        flight.chain = (*chain_of_loads.get(), (state, key))
+        flight.landed = self._home.loop.create_future()
+        state.loading += 1
+        self._flights.add(flight)
+        if not self._keeping or state.flying().admit(flight):
+            self._start(flight)
+        return flight
+
+    def begin(self, flights: list[Flight]) -> None:
+        """Start loads that had to wait for others of their key."""
+        for flight in flights:
+            if flight.state.closed:
+                self._land(
+                    flight, Failed(SessionCleared("the session was cleared before this load could begin"))
+                )
+            else:
+                self._start(flight)
+
+    def dismiss(self, state: State) -> None:
+        """Close a closed session's connection once its loads have ended; fail those that have not begun."""
+        if state.flights is not None:
+            for flight in state.flights.all():
+                if flight.task is None:
+                    self._land(
+                        flight, Failed(SessionCleared("the session was cleared before this load could begin"))
+                    )
+        if state.loading > 0 or state.connection is None:
+            return
+        connection, state.connection = state.connection, None
+        if connection.done():
+            if not connection.cancelled() and connection.exception() is None:
+                self.spawn(_close_connection(connection.result()))
+        else:
+            connection.cancel()
+
+    def spawn(self, work: Any) -> asyncio.Task[Any]:
+        """Run *work* as a task that this cache owns, in an empty context."""
+        task = self._home.loop.create_task(work, context=contextvars.Context())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def settled(self) -> None:
+        """Return when no load and no closing of a connection is under way."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def abort(self) -> None:
+        """Cancel every load: the cache closes."""
+        for flight in list(self._flights):
+            if flight.task is not None:
+                flight.task.cancel()
+
+    def abandon(self, states: list[State]) -> None:
+        """Forget the loads and connections of a loop that has ended."""
+        for flight in self._flights:
+            if flight.called:
+                tally = self._ledger.tallies[flight.resource.index]
+                tally.loading -= 1
+                tally.ends[End.FAILED] += 1
+        self._flights = set()
+        self._tasks = set()
+        self._slots = asyncio.Semaphore(self._limits.max_loads)
+        for state in states:
+            state.flights = None
+            state.gate = None
+            state.connection = None
+            state.loading = 0
+
+    def _start(self, flight: Flight) -> None:
+        context = contextvars.Context()
+        context.run(chain_of_loads.set, flight.chain)
+        flight.task = self._home.loop.create_task(self._run(flight), context=context)
+        self._tasks.add(flight.task)
+        flight.task.add_done_callback(self._tasks.discard)
+
+    async def _run(self, flight: Flight) -> None:
+        permit = self._permit(flight)
+        loading = asyncio.create_task(self._load(flight, permit))
+        deadline = asyncio.create_task(self._clock.sleep(self._rules[flight.resource.index].deadline))
+        result: Entry | Failed
+        late = False
+        try:
+            await asyncio.wait({loading, deadline}, return_when=asyncio.FIRST_COMPLETED)
+            if loading.done():
+                result = loading.result()
+            else:
+                late = True
+                result = Failed(
+                    LoadTimeout(f"{flight.resource.name}: the load did not end before its deadline")
+                )
+        except asyncio.CancelledError:
+            result = Failed(CacheClosed("the cache was closed, or its loop ended, during this load"))
+        finally:
+            deadline.cancel()
+            permit.give_back()
+            if not loading.done():
+                self._let_go(flight, loading)
+        self._land(flight, result, late=late)
+
+    def _permit(self, flight: Flight) -> Permit:
+        if len(flight.chain) > 1:
+            # Its parent holds slots already; waiting for another could be waiting for itself.
+            return Permit()
+        state: State = flight.state
+        if state.gate is None:
+            state.gate = asyncio.Semaphore(self._limits.max_loads_per_user)
+        return Permit(state.gate, self._slots)
+
+    def _let_go(self, flight: Flight, loading: asyncio.Task[Entry | Failed]) -> None:
+        loading.cancel()
+        self._ledger.abandoned += 1
+        loading.add_done_callback(self._ended_at_last)
+        connection = flight.state.connection
+        if connection is not None and not connection.done():
+            # A connect that hangs must not make every later load of this session hang, too.
+            connection.cancel()
+            flight.state.connection = None
+
+    def _ended_at_last(self, _loading: asyncio.Task[Entry | Failed]) -> None:
+        self._ledger.abandoned -= 1
+
+    async def _load(self, flight: Flight, permit: Permit) -> Entry | Failed:
+        resource: Resource[Any] = flight.resource
+        try:
+            await permit.take()
+            api = await self._connection(flight.state)
+            if flight.state.closed:
+                return Failed(SessionCleared("the session was cleared before this load could begin"))
+            self._note_begin(flight)
+            arguments = {
+                parameter.name: value
+                for parameter, value in zip(resource.parameters, flight.values, strict=True)
+            }
+            body, value = resource.codec.accept(await resource.loader(api, **arguments))
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            return Failed(LoaderBroke(f"{resource.name}: the loader was cancelled from within"))
+        except Exception as error:  # noqa: BLE001 - it is handed to those who wait for this load
+            return Failed(error)
+        except BaseException as error:  # noqa: BLE001 - let through, it would end the loop and everybody's loads
+            return Failed(LoaderBroke(f"{resource.name}: the loader raised {type(error).__name__}"))
+        return Entry(
+            until=NEVER,
+            value=value if resource.codec.shared else PER_CALLER,
+            body=body,
+            started=flight.started,
+            jitter=self._rng.randrange(JITTER_STEPS + 1),
+        )
+
+    async def _connection(self, state: State) -> Any:
+        if state.connection is None:
+            task = self.spawn(_open_connection(self._connect, state.user))
+            task.add_done_callback(retrieve)
+            state.connection = task
+        connection = state.connection
+        try:
+            return await asyncio.shield(connection)
+        except BaseException:
+            if state.connection is connection and connection.done():
+                state.connection = None
+            raise
+
+    def _note_begin(self, flight: Flight) -> None:
+        flight.begin(self._clock.monotonic())
+        index = flight.resource.index
+        tally = self._ledger.tallies[index]
+        tally.causes[flight.cause] += 1
+        tally.counts[Count.LOADS] += 1
+        tally.loading += 1
+        flight.state.counts[index * len(Count) + Count.LOADS] += 1
+
+    def _land(self, flight: Flight, result: Entry | Failed, *, late: bool = False) -> None:
+        if flight not in self._flights:
+            return  # abandoned: another loop is home
+        self._flights.discard(flight)
+        state: State = flight.state
+        state.loading -= 1
+        following = None if state.flights is None else state.flights.end(flight)
+        end = self._settle(flight, result, late=late)
+        if flight.called:
+            self._note_end(flight, result, end)
+        if not flight.landed.done():
+            flight.landed.set_result(result)
+        if state.flights is not None and not state.flights:
+            state.flights = None
+        if following is not None:
+            self.begin([following])
+        if state.loading == 0:
+            state.gate = None
+            if state.closed:
+                self.dismiss(state)
+
+    def _settle(self, flight: Flight, result: Entry | Failed, *, late: bool) -> End:
+        state: State = flight.state
+        if isinstance(result, Failed):
+            if not (state.closed or flight.overtaken):
+                self._note_failure(flight, result.error)
+            return End.LATE if late else End.FAILED
+        if not self._keeping:
+            return End.DISABLED
+        if state.closed:
+            return End.CLEARED
+        if flight.overtaken:
+            return End.OVERTAKEN
+        self._sessions.keep(state, flight.resource, flight.key, result)
+        return End.STORED
+
+    def _note_failure(self, flight: Flight, error: BaseException) -> None:
+        state: State = flight.state
+        rule = self._rules[flight.resource.index]
+        now = self._clock.monotonic()
+        if flight.cause is Cause.REFRESH:
+            self._ledger.tallies[flight.resource.index].refresh_failures += 1
+        if isinstance(error, Refused):
+            due = self._sessions.drop(state, flight.resource, Removal.REFUSED, key=flight.key)
+            if error.revokes_dependents:
+                due += self._sessions.revoke(state, flight.resource)
+            if rule.negative_ttl > 0:
+                state.refusals = {**(state.refusals or {}), flight.key: (error, now + rule.negative_ttl)}
+            self.begin(due)
+            return
+        entry = state.entry(flight.key)
+        if entry is not None:
+            entry.retry_at = now + rule.throttle
+
+    def _note_end(self, flight: Flight, result: Entry | Failed, end: End) -> None:
+        tally = self._ledger.tallies[flight.resource.index]
+        seconds = self._clock.monotonic() - flight.started
+        tally.loading -= 1
+        tally.ends[end] += 1
+        tally.load_latency.record(seconds)
+        error = type(result.error).__name__ if isinstance(result, Failed) else None
+        self._tell(LoadEnded(flight.resource.name, flight.cause, end, seconds, error))
+
+
+async def _open_connection(connect: Callable[[str], Any], user: str) -> Any:
+    try:
+        api = connect(user)
+        return await api if inspect.isawaitable(api) else api
+    except (Exception, asyncio.CancelledError):
+        raise
+    except BaseException as error:
+        raise LoaderBroke(f"connect raised {type(error).__name__}") from None
+
+
+async def _close_connection(api: Any) -> None:
+    close = getattr(api, "aclose", None)
+    if close is None:
+        return
+    try:
+        await close()
+    except Exception as error:  # noqa: BLE001 - the session is gone; there is nobody to raise this to
+        logger.warning("closing a connection failed: %s", type(error).__name__)
+
+
+def retrieve(task: asyncio.Task[Any]) -> None:
+    """Look at a task's exception: all who waited for it may have been cancelled, and then nobody else does."""
+    if not task.cancelled():
+        task.exception()

@@ -1,0 +1,475 @@
+"""From a resource and its arguments to an entry: through what it depends on, from memory, else by loads."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from coatcheck.engine.entry import NEVER, PER_CALLER, Alias, Entry, Lookup, Outcome
+from coatcheck.engine.events import StaleServed
+from coatcheck.engine.flight import ANY, NOT_YET_BEGUN, Failed, Flight, own_copy
+from coatcheck.engine.keys import encode_arguments
+from coatcheck.engine.loads import chain_of_loads, retrieve
+from coatcheck.engine.policy import Freshness, ageing_point, expiry, judge, may_hide
+from coatcheck.engine.stats import Cause, Count
+from coatcheck.errors import ReentrantLoad
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Mapping
+
+    from coatcheck.clock import Clock
+    from coatcheck.engine.catalog import Resource
+    from coatcheck.engine.events import Event
+    from coatcheck.engine.loads import Loads
+    from coatcheck.engine.policy import Rule
+    from coatcheck.engine.refresh import Refresher
+    from coatcheck.engine.sessions import Sessions
+    from coatcheck.engine.state import State
+    from coatcheck.engine.stats import Ledger
+
+Slot = Entry | Alias
+
+
+class Request(NamedTuple):
+    """What one get asks for.
+
+    Attributes:
+        force: accept no load whose loader had been called before this get.
+        deep: the same for what the resource depends on.
+        max_age: accept nothing older, in seconds.
+        passed: the caller's arguments, by name.
+    """
+
+    force: bool = False
+    deep: bool = False
+    max_age: float | None = None
+    passed: Mapping[str, object] = {}
+
+    def __repr__(self) -> str:
+        return "<request>"
+
+    def plain(self) -> bool:
+        """Tell whether whatever is fresh will do."""
+        return not self.force and self.max_age is None
+
+    def young(self, entry: Entry, now: float) -> bool:
+        """Tell whether the caller accepts an entry of that age."""
+        return self.max_age is None or now - entry.started <= self.max_age
+
+    def accepts(self, entry: Entry, now: float) -> bool:
+        """Tell whether the caller accepts an entry that was held before."""
+        return not self.force and self.young(entry, now)
+
+
+PLAIN = Request()
+
+
+class Due(NamedTuple):
+    """An entry that has reached its refresh-ahead point."""
+
+    resource: Resource[Any]
+    key: str
+    values: tuple[object, ...]
+
+    def __repr__(self) -> str:
+        return f"<due: {self.resource.name}>"
+
+
+class Call:
+    """One caller's get under way: what it has had to do so far.
+
+    Attributes:
+        led: it began a load.
+        joined: it joined one.
+        stale: something that it was served is past its ttl.
+        memo: dependencies on the way, so that one get resolves each only once.
+    """
+
+    __slots__ = ("joined", "led", "memo", "request", "stale", "state")
+
+    def __init__(self, state: State, request: Request) -> None:
+        self.state = state
+        self.request = request
+        self.led = False
+        self.joined = False
+        self.stale = False
+        self.memo: dict[int, asyncio.Task[Slot]] = {}
+
+    def outcome(self) -> Outcome:
+        """Return how the get was answered."""
+        if self.stale:
+            return Outcome.STALE_HIT
+        if self.led:
+            return Outcome.MISS
+        return Outcome.COALESCED if self.joined else Outcome.HIT
+
+
+class Resolver:
+    """Resolves gets of one cache."""
+
+    def __init__(
+        self, *, sessions: Sessions, loads: Loads, refresher: Refresher, rules: list[Rule], ledger: Ledger, clock: Clock,
+        tell: Callable[[Event], None], keeping: bool,
+    ) -> None:  # fmt: skip
+        self._sessions = sessions
+        self._loads = loads
+        self._refresher = refresher
+        self._rules = rules
+        self._ledger = ledger
+        self._clock = clock
+        self._tell = tell
+        self._keeping = keeping
+
+    # -- from memory alone, in any thread -------------------------------------------------------------------------
+
+    def walk(
+        self,
+        state: State,
+        resource: Resource[Any],
+        passed: Mapping[str, object],
+        now: float,
+        due: list[Due] | None,
+    ) -> Slot | None:
+        """Return where a get ends when all on its way is fresh and held, else None; no I/O.
+
+        With a list for what is *due*, which only the home loop may give, the way is remembered as an alias.
+        """
+        if not passed:
+            slot = state.slots.get(resource.key)
+            if slot is not None and now < slot.until:
+                return slot
+        values: list[object] = []
+        expires = until = math.inf
+        started = now
+        for parameter in resource.parameters:
+            if parameter.name in passed:
+                values.append(passed[parameter.name])
+            elif parameter.dependency is None:
+                values.append(parameter.value_of_default(resource.name))
+            else:
+                parent = self.walk(state, parameter.dependency, {}, now, due)
+                if parent is None:
+                    return None
+                values.append(value_of(parameter.dependency, parent))
+                expires, until = min(expires, parent.expires), min(until, parent.until)
+                started = min(started, parent.started)
+        if resource.derived:
+            found = self._derive(resource, values, started=started, expires=expires, until=until)
+        else:
+            leaf = self._held(state, resource, values, now, due)
+            if leaf is None:
+                return None
+            leaf.until, leaf.expires = min(leaf.until, until), min(leaf.expires, expires)
+            found = leaf
+        if due is not None and not passed and not state.closed:
+            return self._remember(state, resource, found)
+        return found
+
+    def _held(
+        self, state: State, resource: Resource[Any], values: list[object], now: float, due: list[Due] | None
+    ) -> Alias | None:
+        key = key_of(resource, values)
+        entry = state.entry(key)
+        if entry is None:
+            return None
+        rule = self._rules[resource.index]
+        freshness = judge(rule, entry.started, entry.jitter, now)
+        expires = expiry(rule, entry.started)
+        if freshness is Freshness.FRESH:
+            until = ageing_point(rule, entry.started, entry.jitter)
+        elif freshness is Freshness.AGEING:
+            until = entry.retry_at if now < entry.retry_at else NEVER
+            if due is not None:
+                due.append(Due(resource, key, tuple(values)))
+        else:
+            return None
+        return Alias(
+            until=min(until, expires), value=entry.value, body=entry.body, started=entry.started, expires=expires
+        )  # fmt: skip
+
+    def _remember(self, state: State, resource: Resource[Any], found: Alias) -> Slot:
+        entry = state.entry(resource.key)
+        if entry is None:
+            self._sessions.alias(state, resource, found)
+            return found
+        # Without parameters the entry is filed where its alias would be, and serves as its own.
+        entry.until, entry.expires = found.until, found.expires
+        return entry
+
+    def _derive(
+        self, resource: Resource[Any], values: list[object], *, started: float, expires: float, until: float
+    ) -> Alias:
+        named = {parameter.name: value for parameter, value in zip(resource.parameters, values, strict=True)}
+        body, value = resource.codec.accept(resource.loader(**named))
+        shared = value if resource.codec.shared else PER_CALLER
+        return Alias(until=until, value=shared, body=body, started=started, expires=expires)
+
+    def refresh(self, state: State, due: list[Due], now: float) -> None:
+        """Begin the background loads that a walk found due."""
+        for each in due:
+            self._refresher.ahead(state, each.resource, each.key, each.values, now)
+
+    # -- at home, with loads ----------------------------------------------------------------------------------------
+
+    async def answer(self, user: str, resource: Resource[Any], request: Request) -> Lookup[Any]:
+        """Answer one caller's get, and count it."""
+        began = self._clock.monotonic()
+        state = self._sessions.open(user, began)
+        state.used = began
+        call = Call(state, request)
+        try:
+            slot = await self._reach(call, resource, request, leaf=True)
+        except asyncio.CancelledError:
+            self.count(state, resource, Count.CANCELLED)
+            raise
+        except BaseException:
+            self.count(state, resource, Count.FAILED)
+            raise
+        finally:
+            for task in call.memo.values():
+                task.add_done_callback(retrieve)
+                task.cancel()
+        now = self._clock.monotonic()
+        self._note_answer(call, resource, now - began)
+        return Lookup(value_of(resource, slot), call.outcome(), slot, now)
+
+    def note_hit(
+        self, state: State, resource: Resource[Any], passed: Mapping[str, object], now: float
+    ) -> None:
+        """Count a hit that did not take the shortest way."""
+        self._ledger.hits[resource.index] += 1
+        state.hits[resource.index] += 1
+        state.used = now
+        if passed:
+            self.count(state, resource, Count.OWED, resource.calls(passed) - resource.calls())
+
+    def count(self, state: State, resource: Resource[Any], what: Count, number: int = 1) -> None:
+        """Add to the counts of a resource and of the user's."""
+        self._ledger.tallies[resource.index].counts[what] += number
+        state.counts[resource.index * len(Count) + what] += number
+
+    def _note_answer(self, call: Call, resource: Resource[Any], seconds: float) -> None:
+        outcome = call.outcome()
+        passed = call.request.passed
+        if outcome is Outcome.HIT:
+            self.note_hit(call.state, resource, passed, call.state.used)
+            return
+        self._ledger.tallies[resource.index].wait_latency.record(seconds)
+        kinds = {
+            Outcome.STALE_HIT: Count.STALE_HITS,
+            Outcome.COALESCED: Count.COALESCED,
+            Outcome.MISS: Count.MISSES,
+        }
+        self.count(call.state, resource, kinds[outcome])
+        self.count(call.state, resource, Count.OWED, resource.calls(passed))
+        if outcome is Outcome.STALE_HIT:
+            self._tell(StaleServed(resource.name))
+
+    async def arguments(
+        self, call: Call, resource: Resource[Any], request: Request
+    ) -> tuple[list[object], list[Slot]]:
+        """Return the loader's arguments in declared order, and what those that were not passed were resolved to."""
+        # What is asked of a derived resource is asked of what it is derived from.
+        inherited = request._replace(passed={}) if resource.derived or request.deep else PLAIN
+        wanted = [
+            parameter.dependency
+            for parameter in resource.parameters
+            if parameter.dependency is not None and parameter.name not in request.passed
+        ]
+        reached = await self._reach_all(call, wanted, inherited)
+        values: list[object] = []
+        for parameter in resource.parameters:
+            if parameter.name in request.passed:
+                values.append(request.passed[parameter.name])
+            elif parameter.dependency is None:
+                values.append(parameter.value_of_default(resource.name))
+            else:
+                values.append(value_of(parameter.dependency, reached[parameter.dependency.index]))
+        return values, list(reached.values())
+
+    def to_invalidate(
+        self, state: State, resource: Resource[Any], passed: Mapping[str, object], now: float
+    ) -> list[tuple[Resource[Any], str | None]]:
+        """Return which entries an invalidation drops: resource and key, or None for all its keys."""
+        if resource.derived:
+            return [
+                pair
+                for dependency in resource.dependencies
+                if dependency.name not in passed
+                for pair in self.to_invalidate(state, dependency, {}, now)
+            ]
+        if not passed:
+            return [(resource, None)]
+        values: list[object] = []
+        for parameter in resource.parameters:
+            if parameter.name in passed:
+                values.append(passed[parameter.name])
+            elif parameter.dependency is None:
+                values.append(parameter.value_of_default(resource.name))
+            else:
+                parent = self.walk(state, parameter.dependency, {}, now, None)
+                if parent is None:
+                    return [(resource, None)]  # which key is meant can't be told without a load
+                values.append(value_of(parameter.dependency, parent))
+        return [(resource, key_of(resource, values))]
+
+    async def _reach(self, call: Call, resource: Resource[Any], request: Request, *, leaf: bool) -> Slot:
+        values, parents = await self.arguments(call, resource, request)
+        expires = min((parent.expires for parent in parents), default=math.inf)
+        if resource.derived:
+            started = min((parent.started for parent in parents), default=self._clock.monotonic())
+            return self._derive(resource, values, started=started, expires=expires, until=NEVER)
+        entry = await self._obtain(call, resource, values, request, leaf=leaf)
+        own = expiry(self._rules[resource.index], entry.started)
+        return Alias(
+            until=NEVER, value=entry.value, body=entry.body, started=entry.started, expires=min(expires, own)
+        )  # fmt: skip
+
+    async def _reach_all(self, call: Call, wanted: list[Resource[Any]], request: Request) -> dict[int, Slot]:
+        if not wanted:
+            return {}
+        if len(wanted) == 1 and not call.memo:
+            # The usual chain needs no task of its own for each link.
+            return {wanted[0].index: await self._reach(call, wanted[0], request, leaf=False)}
+        for resource in wanted:
+            if resource.index not in call.memo:
+                call.memo[resource.index] = asyncio.create_task(
+                    self._reach(call, resource, request, leaf=False)
+                )
+        tasks = {resource.index: call.memo[resource.index] for resource in wanted}
+        await first_error(list(tasks.values()))
+        return {index: task.result() for index, task in tasks.items()}
+
+    async def _obtain(
+        self, call: Call, resource: Resource[Any], values: list[object], request: Request, *, leaf: bool
+    ) -> Entry:
+        state = call.state
+        key = key_of(resource, values)
+        now = self._clock.monotonic()
+        rule = self._rules[resource.index]
+        entry = state.entry(key)
+        freshness = Freshness.DEAD if entry is None else judge(rule, entry.started, entry.jitter, now)
+        if entry is not None and request.accepts(entry, now):
+            if freshness in (Freshness.FRESH, Freshness.AGEING):
+                if freshness is Freshness.AGEING:
+                    self._refresher.ahead(state, resource, key, tuple(values), now)
+                return entry
+            if freshness is Freshness.STALE and now < entry.retry_at:
+                call.stale = True
+                return entry
+        self._check_reentry(state, key, resource)
+        self._check_refusals(state, key, request, now)
+        flight = self._join_or_lead(call, resource, key, values, request, now, leaf=leaf)
+        result: Entry | Failed | None = None
+        if freshness is Freshness.STALE and rule.soft_timeout is not None and not request.force:
+            waited = now - flight.started if flight.called else 0.0
+            result = await self._wait(flight, max(0.0, rule.soft_timeout - waited))
+            if result is None:
+                held = self._servable(call, resource, key, request)
+                if held is not None:
+                    return held
+        if result is None:
+            result = await asyncio.shield(flight.landed)
+        if isinstance(result, Entry):
+            return result
+        held = None
+        if not request.force and may_hide(result.error):
+            held = self._servable(call, resource, key, request)
+        if held is None:
+            raise own_copy(result.error)
+        return held
+
+    def _join_or_lead(
+        self, call: Call, resource: Resource[Any], key: str, values: list[object], request: Request, now: float, *,
+        leaf: bool,
+    ) -> Flight:  # fmt: skip
+        since = ANY
+        if request.force:
+            since = NOT_YET_BEGUN
+        elif request.max_age is not None:
+            since = now - request.max_age
+        flight = None
+        if self._keeping and call.state.flights is not None:
+            flight = call.state.flights.to_join(key, since)
+        if flight is not None:
+            call.joined = True
+            return flight
+        cause = Cause.FORCE if request.force else Cause.GET if leaf else Cause.DEPENDENCY
+        flight = self._loads.launch(
+            call.state, resource, key, tuple(values), cause=cause, forced=since is not ANY
+        )  # fmt: skip
+        call.led = True
+        return flight
+
+    async def _wait(self, flight: Flight, patience: float) -> Entry | Failed | None:
+        """Return how the load ended, or None when it has not within *patience* seconds."""
+        if not flight.landed.done() and patience > 0:
+            timer = asyncio.create_task(self._clock.sleep(patience))
+            try:
+                waited_for: set[asyncio.Future[Any]] = {flight.landed, timer}
+                await asyncio.wait(waited_for, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                timer.cancel()
+        return flight.landed.result() if flight.landed.done() else None
+
+    def _servable(self, call: Call, resource: Resource[Any], key: str, request: Request) -> Entry | None:
+        """Return the held entry in place of a failure or of further waiting, if it may be served still."""
+        now = self._clock.monotonic()
+        entry = call.state.entry(key)
+        if entry is None or not request.young(entry, now):
+            return None
+        freshness = judge(self._rules[resource.index], entry.started, entry.jitter, now)
+        if freshness is Freshness.DEAD:
+            return None
+        call.stale = call.stale or freshness is Freshness.STALE
+        return entry
+
+    def _check_refusals(self, state: State, key: str, request: Request, now: float) -> None:
+        if state.refusals is None or request.force:
+            return
+        known = state.refusals.get(key)
+        if known is not None and now < known[1]:
+            raise own_copy(known[0])
+
+    def _check_reentry(self, state: State, key: str, resource: Resource[Any]) -> None:
+        if (state, key) in chain_of_loads.get():
+            raise ReentrantLoad(
+                f"{resource.name}: its loader asked for what it is loading; use another resource"
+            )
+
+
+def key_of(resource: Resource[Any], values: list[object]) -> str:
+    """Return what an entry with these arguments is filed under in memory."""
+    if not resource.parameters:
+        return resource.key
+    # Latin-1 turns bytes into a string of as many characters, one to one.
+    return resource.key + encode_arguments(values).decode("latin-1")
+
+
+def value_of(resource: Resource[Any], slot: Slot) -> Any:
+    """Return the value for one caller: the shared one, or one of its own."""
+    return resource.codec.decode(slot.body) if slot.value is PER_CALLER else slot.value
+
+
+async def first_error(tasks: list[asyncio.Task[Any]]) -> None:
+    """Wait for all; when one fails, raise its error at once. The others go on."""
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+    for task in tasks:
+        if task.done() and not task.cancelled():
+            error = task.exception()
+            if error is not None:
+                raise error
+
+
+async def side_by_side(work: list[Coroutine[Any, Any, Any]]) -> list[Any]:
+    """Run all at once and return their results in order; when one fails, the others are cancelled."""
+    tasks = [asyncio.create_task(each) for each in work]
+    try:
+        await first_error(tasks)
+        return [task.result() for task in tasks]
+    finally:
+        for task in tasks:
+            task.cancel()
+        # Let them end here, not after the caller has gone on.
+        await asyncio.gather(*tasks, return_exceptions=True)

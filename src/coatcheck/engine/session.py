@@ -1,0 +1,335 @@
+"""One user's handle: the shortest way to a hit, and the public calls around it."""
+
+from __future__ import annotations
+
+import inspect
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
+
+from coatcheck.engine.entry import PER_CALLER, Cleared, Discreet, Entry, Lookup, Outcome
+from coatcheck.engine.keys import check_argument
+from coatcheck.engine.policy import JITTER_STEPS
+from coatcheck.engine.resolution import PLAIN, Call, Due, Request, key_of, side_by_side, value_of
+from coatcheck.engine.stats import Removal
+from coatcheck.errors import CatalogError, UnknownArgument
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable, Mapping
+
+    from coatcheck.clock import Clock
+    from coatcheck.engine.catalog import Catalog, Resource
+    from coatcheck.engine.home import Home
+    from coatcheck.engine.loads import Loads
+    from coatcheck.engine.resolution import Resolver, Slot
+    from coatcheck.engine.sessions import Sessions
+    from coatcheck.engine.state import State
+    from coatcheck.engine.stats import Ledger
+
+T = TypeVar("T")
+T1 = TypeVar("T1")
+T2 = TypeVar("T2")
+T3 = TypeVar("T3")
+T4 = TypeVar("T4")
+
+
+class Engine(NamedTuple):
+    """The parts of a cache that its session handles work with."""
+
+    catalog: Catalog[Any]
+    clock: Clock
+    home: Home
+    ledger: Ledger
+    loads: Loads
+    resolver: Resolver
+    rng: random.Random
+    sessions: Sessions
+    keeping: bool
+
+
+class Session(Discreet, gc=False, eq=False):
+    """One user's session: a handle, good for as long as you like, also across clears. Made by `SessionCache.session`.
+
+    Any number of handles may stand for one user. Every method may be called from any task, thread or loop; cancelling
+    a caller cancels nobody else and does not stop a load.
+    """
+
+    _engine: Engine
+    _user: str
+    _state: State
+    _now: Callable[[], float]
+    _hits: list[int]
+
+    if TYPE_CHECKING:
+
+        async def get(
+            self,
+            resource: Resource[T],
+            /,
+            *,
+            force_refresh: bool = False,
+            deep: bool = False,
+            max_age: timedelta | None = None,
+            **arguments: object,
+        ) -> T:
+            """Return the user's value of *resource*, loading it at most once across callers.
+
+            Args:
+                resource: one of the cache's catalog.
+                force_refresh: load it anew; joins no load that had begun before this call.
+                deep: with ``force_refresh``: load anew what it depends on, too.
+                max_age: accept nothing older.
+                arguments: the loader's parameters; a dependency not given is resolved from the same session.
+
+            Raises:
+                LoadError: nothing usable is held and the load failed; `Unavailable` and `Refused` tell how.
+                SessionCleared: the session was cleared while this call waited for something else first.
+                MissingArgument, UnknownArgument, UnknownResource, InvalidKey: the call cannot work.
+            """
+            ...
+
+    else:
+        # One mapping for all options: empty, it costs a hit less than looking at each of them would.
+        async def get(self, resource, /, **options):
+            if not options:
+                try:
+                    state = self._state
+                    slot = state.slots[resource.key]
+                    now = self._now()
+                    if now < slot.until:
+                        index = resource.index
+                        self._hits[index] += 1
+                        state.hits[index] += 1
+                        state.used = now
+                        value = slot.value
+                        return resource.codec.decode(slot.body) if value is PER_CALLER else value
+                except (LookupError, AttributeError):
+                    # Nothing held, a foreign resource, or a forked child: told apart below.
+                    pass
+            return await self._get(resource, options)
+
+    async def lookup(
+        self,
+        resource: Resource[T],
+        /,
+        *,
+        force_refresh: bool = False,
+        deep: bool = False,
+        max_age: timedelta | None = None,
+        **arguments: object,
+    ) -> Lookup[T]:
+        """Do what `get()` does, and tell how the value was come by: outcome, age, how long it is fresh, its bytes."""
+        options: dict[str, object] = dict(arguments)
+        if force_refresh or deep:
+            options.update(force_refresh=force_refresh, deep=deep)
+        if max_age is not None:
+            options["max_age"] = max_age
+        request = self._request(resource, options)
+        found = self._from_memory(resource, request)
+        return await self._load(resource, request) if found is None else found
+
+    def peek(self, resource: Resource[T], /, **arguments: object) -> Lookup[T] | None:
+        """Return what is held and fresh, or None. No I/O, in any thread; not counted, and no use of the session."""
+        if not arguments and self._hits:
+            try:
+                slot = self._state.slots[resource.key]
+                now = self._now()
+                if now < slot.until and slot.value is not PER_CALLER:
+                    return Lookup(slot.value, Outcome.HIT, slot, now)
+            except (LookupError, AttributeError):
+                pass
+        return self._peek(resource, arguments)
+
+    @overload
+    async def get_many(self, a: Resource[T1], /) -> tuple[T1]: ...
+    @overload
+    async def get_many(self, a: Resource[T1], b: Resource[T2], /) -> tuple[T1, T2]: ...
+    @overload
+    async def get_many(self, a: Resource[T1], b: Resource[T2], c: Resource[T3], /) -> tuple[T1, T2, T3]: ...
+    @overload
+    async def get_many(
+        self, a: Resource[T1], b: Resource[T2], c: Resource[T3], d: Resource[T4], /
+    ) -> tuple[T1, T2, T3, T4]: ...
+    @overload
+    async def get_many(self, /, *resources: Resource[Any]) -> tuple[Any, ...]: ...
+
+    async def get_many(self, /, *resources: Resource[Any]) -> tuple[Any, ...]:
+        """Return the values of several resources in order; what can be loaded side by side is.
+
+        Raises:
+            LoadError: as `get()`; the first error is raised. Loads that have begun go on and are kept.
+        """
+        return tuple(await side_by_side([self.get(resource) for resource in resources]))
+
+    async def warm(self) -> None:
+        """Load every resource whose arguments can be resolved; what can be loaded side by side is.
+
+        Raises:
+            LoadError: as `get_many()`.
+        """
+        self._engine.home.check()
+        resolvable: set[int] = set()
+        for resource in self._engine.catalog:
+            if all(
+                parameter.dependency.index in resolvable
+                if parameter.dependency is not None
+                else parameter.has_default
+                for parameter in resource.parameters
+            ):
+                resolvable.add(resource.index)
+        await self.get_many(*(resource for resource in self._engine.catalog if resource.index in resolvable))
+
+    async def put(self, resource: Resource[T], value: T, /, **arguments: object) -> None:
+        """Hold *value* as if it had been loaded now; a load that began before replaces it no more.
+
+        Dependencies that are not given are resolved as by `get()`.
+
+        Raises:
+            WrongType: the value is not of the declared type.
+            CatalogError: the resource is derived.
+        """
+        request = self._request(resource, arguments)
+        if resource.derived:
+            raise CatalogError(f"{resource.name} is derived: put what it is derived from")
+        body, decoded = resource.codec.accept(value)
+        engine = self._engine
+
+        async def store() -> None:
+            state = engine.sessions.open(self._user, self._now())
+            values, _ = await engine.resolver.arguments(Call(state, request), resource, request)
+            entry = Entry(
+                until=float("-inf"),
+                value=decoded if resource.codec.shared else PER_CALLER,
+                body=body,
+                started=self._now(),
+                jitter=engine.rng.randrange(JITTER_STEPS + 1),
+            )
+            if engine.keeping and not state.closed:
+                key = key_of(resource, values)
+                due = engine.sessions.drop(state, resource, Removal.REPLACED, key=key)
+                engine.sessions.keep(state, resource, key, entry)
+                engine.loads.begin(due)
+
+        await engine.home.run(store)
+
+    async def invalidate(self, resource: Resource[Any], /, **arguments: object) -> None:
+        """Drop a resource's entries under all arguments, or the one under these.
+
+        What depends on it stays, and is reachable again only if the resource reloads to the same value. Of a derived
+        resource, what it is derived from is dropped. A load under way answers its callers and is not kept.
+        """
+        request = self._request(resource, arguments)
+        engine = self._engine
+
+        async def drop() -> None:
+            state = engine.sessions.states.get(self._user)
+            if state is not None:
+                for stored, key in engine.resolver.to_invalidate(
+                    state, resource, request.passed, self._now()
+                ):
+                    engine.loads.begin(engine.sessions.drop(state, stored, Removal.INVALIDATED, key=key))
+
+        await engine.home.run(drop)
+
+    async def clear(self) -> Cleared:
+        """Drop all that is held for the user, credentials included.
+
+        A get that is invoked after this has returned never returns data whose load began before this was called.
+        Callers whose load is under way get its value; it is not kept.
+        """
+        engine = self._engine
+
+        async def close() -> None:
+            state = engine.sessions.states.get(self._user)
+            if state is not None:
+                engine.sessions.close(state, Removal.CLEARED)
+
+        await engine.home.run(close)
+        return Cleared()
+
+    async def _get(self, resource: Resource[T], options: Mapping[str, object]) -> T:
+        request = self._request(resource, options)
+        slot = self._ready(resource, request)
+        if slot is None:
+            return (await self._load(resource, request)).value
+        now = self._now()
+        if request.passed or now >= slot.until or self._state.slots.get(resource.key) is not slot:
+            self._engine.resolver.note_hit(self._state, resource, request.passed, now)
+            value: T = value_of(resource, slot)
+            return value
+        # The first hit on what was just resolved is the sample: timed as a whole, from call to answer.
+        answer = await self.get(resource)
+        ended = self._now()
+        if ended < slot.until:
+            self._engine.ledger.tallies[resource.index].hit_latency.record(ended - now)
+        return answer
+
+    async def _load(self, resource: Resource[T], request: Request) -> Lookup[T]:
+        engine = self._engine
+        return await engine.home.run(lambda: engine.resolver.answer(self._user, resource, request))
+
+    def _from_memory(self, resource: Resource[T], request: Request) -> Lookup[T] | None:
+        slot = self._ready(resource, request)
+        if slot is None:
+            return None
+        now = self._now()
+        self._engine.resolver.note_hit(self._state, resource, request.passed, now)
+        return Lookup(value_of(resource, slot), Outcome.HIT, slot, now)
+
+    def _ready(self, resource: Resource[Any], request: Request) -> Slot | None:
+        """Return where the get ends if all on its way is fresh and held, having begun what background loads are due."""
+        engine = self._engine
+        if not (request.plain() and engine.keeping):
+            return None
+        state = self._attach()
+        if state is None:
+            return None
+        now = self._now()
+        due: list[Due] | None = [] if engine.home.is_here() else None
+        slot = engine.resolver.walk(state, resource, request.passed, now, due)
+        if due:
+            engine.resolver.refresh(state, due, now)
+        return slot
+
+    def _peek(self, resource: Resource[T], arguments: Mapping[str, object]) -> Lookup[T] | None:
+        request = self._request(resource, arguments)
+        state = self._attach()
+        if state is None:
+            return None
+        now = self._now()
+        slot = self._engine.resolver.walk(state, resource, request.passed, now, None)
+        return None if slot is None else Lookup(value_of(resource, slot), Outcome.HIT, slot, now)
+
+    def _attach(self) -> State | None:
+        state = self._engine.sessions.states.get(self._user)
+        if state is not None:
+            self._state = state
+        return state
+
+    def _request(self, resource: Resource[Any], options: Mapping[str, object]) -> Request:
+        """Return what the options of a call ask for, having checked that it can be asked here."""
+        engine = self._engine
+        engine.home.check()
+        engine.catalog.check(resource)
+        if not options:
+            return PLAIN
+        passed = dict(options)
+        force, deep = passed.pop("force_refresh", False), passed.pop("deep", False)
+        max_age = passed.pop("max_age", None)
+        resource.check_names(passed)
+        for name, value in passed.items():
+            check_argument(name, value)
+        if max_age is not None and not isinstance(max_age, timedelta):
+            raise UnknownArgument("max_age must be a timedelta, such as timedelta(minutes=5)")
+        if max_age is not None and max_age < timedelta(0):
+            raise UnknownArgument("max_age must not be negative")
+        if deep and not force:
+            raise UnknownArgument("deep goes with force_refresh=True")
+        seconds = None if max_age is None else max_age.total_seconds()
+        return Request(bool(force), bool(deep), seconds, passed)
+
+
+if not TYPE_CHECKING:
+    # Readers and tools see the options that the annotations above declare.
+    Session.get.__doc__ = "See lookup(): return only the value."
+    Session.get.__signature__ = inspect.signature(Session.lookup)

@@ -1,0 +1,296 @@
+"""All sessions of a cache by user: opened, bounded, and ended by one path only."""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from coatcheck.engine.entry import Alias, Entry
+from coatcheck.engine.events import EntryRemoved, SessionEnded
+from coatcheck.engine.policy import Freshness, Rule, judge
+from coatcheck.engine.state import ALIAS_BYTES, ENTRY_BYTES, SESSION_BYTES, State
+from coatcheck.engine.stats import Removal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from coatcheck.engine.catalog import Catalog, Resource
+    from coatcheck.engine.events import Event
+    from coatcheck.engine.flight import Flight
+    from coatcheck.engine.limits import Limits
+    from coatcheck.engine.stats import Ledger
+
+# Sessions looked at for each one evicted: exact LRU among so many, and among the longest unexamined beyond that.
+EVICTION_PROBES = 64
+# Values measured of each resource before, and between samples afterwards: sizing a graph takes a thousand times as
+# long as taking the length of its body.
+SIZED_AT_FIRST = 8
+SIZED_EVERY = 64
+
+
+class Weights:
+    """The memory that one resource's entries take, estimated: bodies exactly, values by a measured factor."""
+
+    __slots__ = ("body_bytes", "entries", "key_bytes", "seen", "sized_bodies", "sized_values")
+
+    def __init__(self) -> None:
+        self.entries = 0
+        self.body_bytes = 0
+        self.key_bytes = 0
+        self.seen = 0
+        self.sized_bodies = 0
+        self.sized_values = 0
+
+    def add(self, key: str, entry: Entry, resource: Resource[Any]) -> None:
+        """Count an entry in."""
+        self.entries += 1
+        self.body_bytes += len(entry.body)
+        self.key_bytes += 0 if key is resource.key else sys.getsizeof(key)
+        self.seen += 1
+        if resource.codec.shared and (self.seen <= SIZED_AT_FIRST or self.seen % SIZED_EVERY == 0):
+            self.sized_bodies += len(entry.body)
+            self.sized_values += size_of(entry.value)
+
+    def remove(self, key: str, entry: Entry, resource: Resource[Any]) -> None:
+        """Count an entry out."""
+        self.entries -= 1
+        self.body_bytes -= len(entry.body)
+        self.key_bytes -= 0 if key is resource.key else sys.getsizeof(key)
+
+    def factor(self) -> float:
+        """Return how many bytes a decoded value takes for each of its body."""
+        return self.sized_values / self.sized_bodies if self.sized_bodies else 0.0
+
+    def total(self) -> int:
+        """Return the bytes that all entries take."""
+        return self.weigh(self.entries, self.body_bytes) + self.key_bytes
+
+    def weigh(self, entries: int, body_bytes: int) -> int:
+        """Return the bytes that so many entries with so many bytes of bodies take."""
+        return entries * ENTRY_BYTES + body_bytes + int(body_bytes * self.factor())
+
+
+class Sessions:
+    """The map of open states. Changed on the home loop only; read in any thread."""
+
+    def __init__(
+        self, catalog: Catalog[Any], *, rules: list[Rule], limits: Limits, ledger: Ledger, tell: Callable[[Event], None],
+        dismiss: Callable[[State], None],
+    ) -> None:  # fmt: skip
+        self._resources = tuple(catalog)
+        self._by_prefix = {resource.key: resource for resource in self._resources}
+        self._dependents = tuple(catalog.dependents(resource) for resource in self._resources)
+        self._rules = rules
+        self._limits = limits
+        self._ledger = ledger
+        self._tell = tell
+        self._dismiss = dismiss
+        self._weights = tuple(Weights() for _ in self._resources)
+        self._aliases = 0
+        self._user_bytes = 0
+        # Open states in the order of their last examination, and closed ones not yet thrown out.
+        self._queue: deque[State] = deque()
+        self.states: dict[str, State] = {}
+
+    def open(self, user: str, now: float) -> State:
+        """Return the user's state, a new one when nothing is held."""
+        state = self.states.get(user)
+        if state is None:
+            state = State(user, len(self._resources), now)
+            self.states[user] = state
+            self._queue.append(state)
+            self._user_bytes += sys.getsizeof(user)
+            self._make_room(keep=state)
+        return state
+
+    def close(self, state: State, cause: Removal) -> None:
+        """End a session: the one way out of the map. Its loads go on for their callers and keep nothing."""
+        if state.closed:
+            return
+        state.closed = True
+        del self.states[state.user]
+        self._user_bytes -= sys.getsizeof(state.user)
+        entries = 0
+        for key, slot in state.slots.items():
+            if isinstance(slot, Entry):
+                entries += 1
+                resource = self._resource(key)
+                self._weights[resource.index].remove(key, slot, resource)
+                self._ledger.tallies[resource.index].removals[cause] += 1
+            else:
+                self._aliases -= 1
+        state.slots.clear()
+        state.refusals = None
+        self._ledger.sessions_removed[cause] += 1
+        if len(self._queue) > 2 * len(self.states) + EVICTION_PROBES:
+            self._queue = deque(each for each in self._queue if not each.closed)
+        self._tell(SessionEnded(cause, entries))
+        self._dismiss(state)
+
+    def keep(self, state: State, resource: Resource[Any], key: str, entry: Entry) -> None:
+        """Put an entry in, in place of what was under its key; what was resolved through the old one is resolved anew."""
+        assert not state.closed
+        self._take_out(state, resource, key, Removal.REPLACED)
+        state.slots[key] = entry
+        self._weights[resource.index].add(key, entry, resource)
+        if state.refusals is not None:
+            state.refusals.pop(key, None)
+        self._drop_aliases(state, resource)
+        if len(state.slots) > self._limits.max_keys_per_session:
+            self._drop_oldest(state)
+        self._make_room(keep=state)
+
+    def alias(self, state: State, resource: Resource[Any], alias: Alias) -> None:
+        """Remember where a get without arguments ends."""
+        if resource.key not in state.slots:
+            self._aliases += 1
+        state.slots[resource.key] = alias
+
+    def drop(
+        self, state: State, resource: Resource[Any], cause: Removal, *, key: str | None = None
+    ) -> list[Flight]:
+        """Remove one entry, or all of a resource; return loads that may begin now that its older ones do not count."""
+        keys = [found for found, _ in state.entries(resource)] if key is None else [key]
+        for each in keys:
+            if self._take_out(state, resource, each, cause):
+                self._tell(EntryRemoved(resource.name, cause))
+        self._drop_aliases(state, resource)
+        if state.refusals is not None and cause is not Removal.REFUSED:
+            state.refusals = {
+                refused: known
+                for refused, known in state.refusals.items()
+                if not (refused == key or (key is None and refused.startswith(resource.key)))
+            }
+        if state.flights is None:
+            return []
+        if key is not None:
+            return state.flights.raise_floor([key])
+        flying = {flight.key for flight in state.flights.all() if flight.resource is resource}
+        return state.flights.raise_floor(list(flying))
+
+    def revoke(self, state: State, resource: Resource[Any]) -> list[Flight]:
+        """Remove all that depends on *resource*, under any arguments; return as `drop()` does."""
+        return [
+            flight
+            for dependent in self._dependents[resource.index]
+            if not dependent.derived
+            for flight in self.drop(state, dependent, Removal.REFUSED)
+        ]
+
+    def rejudge(self, resources: Iterable[Resource[Any]]) -> None:
+        """Let the next get of each of these, and of what depends on them, judge anew: a policy has changed."""
+        keys = {resource.key for resource in resources}
+        for resource in resources:
+            keys.update(dependent.key for dependent in self._dependents[resource.index])
+        for state in list(self.states.values()):
+            for key in keys:
+                slot = state.slots.get(key)
+                if slot is not None:
+                    slot.until = float("-inf")
+
+    def sweep(self, number: int, now: float, idle: float) -> None:
+        """Remove dead entries of the next *number* sessions, and those that hold nothing and were not used for *idle* s."""
+        for _ in range(min(number, len(self._queue))):
+            state = self._queue.popleft()
+            if state.closed:
+                continue
+            self._queue.append(state)
+            for key, entry in state.entries():
+                resource = self._resource(key)
+                if judge(self._rules[resource.index], entry.started, entry.jitter, now) is Freshness.DEAD:
+                    self._take_out(state, resource, key, Removal.EXPIRED)
+                    self._drop_aliases(state, resource)
+                    self._tell(EntryRemoved(resource.name, Removal.EXPIRED))
+            if state.refusals is not None:
+                state.refusals = {
+                    key: known for key, known in state.refusals.items() if now < known[1]
+                } or None
+            if state.at_rest() and now - state.used >= idle and not any(True for _ in state.entries()):
+                self.close(state, Removal.EXPIRED)
+
+    def bytes(self) -> int:
+        """Return the memory that all sessions take, estimated."""
+        fixed = len(self.states) * SESSION_BYTES + self._user_bytes + self._aliases * ALIAS_BYTES
+        return fixed + sum(weights.total() for weights in self._weights)
+
+    def held(self, resource: Resource[Any]) -> tuple[int, int]:
+        """Return how many entries of a resource are held, and the memory that they take, estimated."""
+        weights = self._weights[resource.index]
+        return weights.entries, weights.total()
+
+    def bytes_of(self, state: State) -> int:
+        """Return the memory that one session takes, estimated."""
+        size = SESSION_BYTES + sys.getsizeof(state.user)
+        for key, slot in list(state.slots.items()):
+            if isinstance(slot, Entry):
+                size += self._weights[self._resource(key).index].weigh(1, len(slot.body))
+            else:
+                size += ALIAS_BYTES
+        return size
+
+    def _resource(self, key: str) -> Resource[Any]:
+        return self._by_prefix[key[: key.index(":") + 1]]
+
+    def _take_out(self, state: State, resource: Resource[Any], key: str, cause: Removal) -> bool:
+        entry = state.entry(key)
+        if entry is None:
+            return False
+        del state.slots[key]
+        self._weights[resource.index].remove(key, entry, resource)
+        self._ledger.tallies[resource.index].removals[cause] += 1
+        return True
+
+    def _drop_aliases(self, state: State, resource: Resource[Any]) -> None:
+        for dependent in (resource, *self._dependents[resource.index]):
+            slot = state.slots.get(dependent.key)
+            if isinstance(slot, Alias):
+                del state.slots[dependent.key]
+                self._aliases -= 1
+
+    def _drop_oldest(self, state: State) -> None:
+        # The one kept last is the youngest, so it never goes.
+        _, key = min((entry.started, key) for key, entry in state.entries())
+        resource = self._resource(key)
+        self._take_out(state, resource, key, Removal.EVICTED)
+        self._drop_aliases(state, resource)
+        self._tell(EntryRemoved(resource.name, Removal.EVICTED))
+
+    def _make_room(self, *, keep: State) -> None:
+        while len(self.states) > self._limits.max_sessions or self.bytes() > self._limits.max_bytes:
+            victim = self._least_recently_used(keep)
+            if victim is None:
+                return
+            self.close(victim, Removal.EVICTED)
+
+    def _least_recently_used(self, keep: State) -> State | None:
+        probed = []
+        for _ in range(min(EVICTION_PROBES, len(self._queue))):
+            state = self._queue.popleft()
+            if not state.closed:
+                probed.append(state)
+        candidates = [state for state in probed if state is not keep and state.at_rest()]
+        victim = min(candidates, key=lambda state: state.used, default=None)
+        self._queue.extend(state for state in probed if state is not victim)
+        return victim
+
+
+def size_of(value: object) -> int:
+    """Return the bytes of a decoded value: the graph below it, small shared objects left out."""
+    if value is None or isinstance(value, bool | type):
+        return 0
+    size = sys.getsizeof(value)
+    if isinstance(value, int):
+        return 0 if -5 <= value <= 256 else size
+    if isinstance(value, str | bytes | float):
+        return size if value else 0
+    if isinstance(value, msgspec.Struct):
+        return size + sum(size_of(getattr(value, name)) for name in value.__struct_fields__)
+    if isinstance(value, dict):
+        return size + sum(size_of(key) + size_of(item) for key, item in value.items())
+    if isinstance(value, Iterable):
+        return size + sum(size_of(item) for item in value)
+    return size
