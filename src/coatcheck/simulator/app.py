@@ -36,6 +36,7 @@ class Simulator:
         settings: the world and its choices.
         wall: Unix time, by which tokens expire.
         monotonic: time that never goes back, for the calls by second.
+        sleep: what latencies and pauses pass in.
     """
 
     def __init__(
@@ -44,9 +45,11 @@ class Simulator:
         *,
         wall: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.settings = Settings() if settings is None else settings
         self._upstream = Upstream(self.settings, wall=wall, monotonic=monotonic)
+        self._sleep = sleep
         self._runner: web.AppRunner | None = None
         self._url: str | None = None
 
@@ -165,8 +168,8 @@ class Simulator:
             reply = self._upstream.receive(incoming)
             try:
                 if reply.wait > 0:
-                    await asyncio.sleep(reply.wait)
-                return await deliver(request, reply.answer)
+                    await self._sleep(reply.wait)
+                return await deliver(request, reply.answer, self._sleep)
             finally:
                 self._upstream.calls.end(reply.running)
 

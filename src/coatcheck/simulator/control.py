@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from aiohttp import web
 
 if TYPE_CHECKING:
+    from coatcheck.simulator.documents import Document
     from coatcheck.simulator.upstream import Upstream
+
+_USERS_AT_ONCE = 20
 
 
 class _Changes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -79,7 +83,14 @@ class Control:
             limit, offset = _whole(request, "limit"), _whole(request, "offset")
         except ValueError as error:
             return _bad(error)
-        return _json(self._upstream.users(limit, 0 if offset is None else offset))
+        first = 0 if offset is None else offset
+        last = self._upstream.settings.users if limit is None else first + limit
+        found: list[Document] = []
+        for start in range(first, min(last, self._upstream.settings.users), _USERS_AT_ONCE):
+            found += self._upstream.users(min(_USERS_AT_ONCE, last - start), start)
+            # Thousands take seconds; other calls are answered meanwhile.
+            await asyncio.sleep(0)
+        return _json(found)
 
 
 def _whole(request: web.Request, name: str) -> int | None:

@@ -5,26 +5,29 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from collections.abc import Awaitable, Callable
 
 from aiohttp import web
-from multidict import CIMultiDict
 
 from coatcheck.simulator.answer import Answer, Ending
+
+Sleep = Callable[[float], Awaitable[None]]
+Headers = tuple[tuple[str, str], ...]
 
 _LINGER_NOT_AT_ALL = struct.pack("ii", 1, 0)
 
 
-async def deliver(request: web.Request, answer: Answer) -> web.StreamResponse:
+async def deliver(request: web.Request, answer: Answer, sleep: Sleep) -> web.StreamResponse:
     """Send *answer*; a client that goes away meanwhile is no error."""
     if answer.ending is Ending.NEVER:
         await asyncio.Event().wait()
     if answer.ending is Ending.RESET:
         _abort(request)
         return web.Response()
-    headers = CIMultiDict([("Content-Type", answer.content_type), *answer.headers])
+    headers = (("Content-Type", answer.content_type), *answer.headers)
     if isinstance(answer.chunks, tuple) and len(answer.chunks) <= 1 and _is_plain(answer):
         return web.Response(status=answer.status, headers=headers, body=answer.body)
-    return await _deliver_in_pieces(request, answer, headers)
+    return await _deliver_in_pieces(request, answer, headers, sleep)
 
 
 def _is_plain(answer: Answer) -> bool:
@@ -32,7 +35,7 @@ def _is_plain(answer: Answer) -> bool:
 
 
 async def _deliver_in_pieces(
-    request: web.Request, answer: Answer, headers: CIMultiDict[str]
+    request: web.Request, answer: Answer, headers: Headers, sleep: Sleep
 ) -> web.StreamResponse:
     response = web.StreamResponse(status=answer.status, headers=headers)
     response.content_length = answer.length
@@ -40,7 +43,7 @@ async def _deliver_in_pieces(
         await response.prepare(request)
         for chunk in answer.chunks:
             if answer.pause > 0:
-                await asyncio.sleep(answer.pause)
+                await sleep(answer.pause)
             if chunk:
                 await response.write(chunk)
         if answer.ending is Ending.CUT:

@@ -94,7 +94,7 @@ class Cluster:
 class Engagement:
     """One engagement: its two ids and all that hangs below them.
 
-    A pure function of the world's seed and its number: nothing is kept, lists are computed when asked for.
+    A pure function of the world's seed and its number; lists are computed when they are first asked for.
     Every name in it contains ``tag``, so that a value seen elsewhere tells whose it is.
     """
 
@@ -178,12 +178,12 @@ class Engagement:
         system, version = dice.choice(_SYSTEMS)
         return Machine(
             name=f"vm-{n:03d} {self.tag}",
-            storage=dice.choice((50, 100, 250)),
-            created=f"2024-{dice.randint(1, 12):02d}-{dice.randint(1, 28):02d} 08:00:00",
+            storage=(50, 100, 250)[n % 3],
+            created=f"2024-{n % 12 + 1:02d}-{n % 28 + 1:02d} 08:00:00",
             status=dice.choice(("ACTIVE", "ACTIVE", "ACTIVE", "PENDING", "RESTORE")),
             ip=f"{zone.cidr.removesuffix('0/24')}{n % 250 + 4}",
-            cpus=dice.choice((2, 4, 8)),
-            ram=dice.choice((4096, 8192, 16384)),
+            cpus=(2, 4, 8)[n % 3],
+            ram=(4096, 8192, 16384)[n % 3],
             system=system,
             version=version,
             zone=zone,
@@ -205,8 +205,8 @@ class Engagement:
             nodes=dice.randint(1, 9),
             version=None if draft else dice.choice(("v1.29.9", "v1.30.14", "v1.31.4")),
             status="Draft" if draft else "Healthy",
-            management=dice.random() < 0.2,
-            backup=dice.random() < 0.3,
-            created=f"2025-{dice.randint(1, 12):02d}-{dice.randint(1, 28):02d} 03:04:05.0",
+            management=n % 5 == 0,
+            backup=n % 3 == 0,
+            created=f"2025-{n % 12 + 1:02d}-{n % 28 + 1:02d} 03:04:05.0",
             endpoint=endpoint,
         )

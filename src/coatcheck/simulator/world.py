@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from coatcheck.simulator.estate import Engagement
@@ -19,6 +20,7 @@ _PLACES = 8
 _OWN_PLACES = 3
 CHANGES = _PLACES - _OWN_PLACES
 
+_ENGAGEMENTS_KEPT = 512
 _EMAIL = re.compile(r"user-(\d{4,6})@tenant-(\d{4,6})\.example")
 
 
@@ -44,7 +46,7 @@ class Account:
 class World:
     """All accounts and everything they own, as a pure function of the seed.
 
-    It holds nothing and costs nothing to make; a hundred thousand users are as cheap as one.
+    It costs nothing to make and keeps only what was asked for last; a hundred thousand users are as cheap as one.
     """
 
     def __init__(self, seed: int, users: int) -> None:
@@ -52,6 +54,7 @@ class World:
         self.users = users
         self._ids = Ids(seed)
         self._width = max(4, len(str(users)))
+        self._engagement = lru_cache(_ENGAGEMENTS_KEPT)(self._make_engagement)
 
     def account(self, email: str) -> Account | None:
         """Return the account with exactly this e-mail, or None."""
@@ -100,7 +103,7 @@ class World:
         secret = hashlib.blake2b(f"{self.seed}/{email}".encode(), digest_size=9).hexdigest()
         return Account(number, email, secret, f"tenant-{digits}", _held(number))
 
-    def _engagement(self, account: Account, place: int) -> Engagement:
+    def _make_engagement(self, account: Account, place: int) -> Engagement:
         own = place < _OWN_PLACES
         suffix = f"e{place + 1}" if own else f"c{place - _OWN_PLACES + 1}"
         number = (account.number - 1) * _PLACES + place
