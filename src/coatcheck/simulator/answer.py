@@ -65,7 +65,7 @@ class Answer:
         return replace(self, chunks=(body,), length=None)
 
 
-class RefusedCall(Exception):  # noqa: N818 - named for what happened
+class RefusedCall(Exception):
     """The upstream refuses a call: an HTTP status with a failure envelope.
 
     Attributes:

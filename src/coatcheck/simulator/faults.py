@@ -55,7 +55,7 @@ AnyRule = (
 KINDS: tuple[str, ...] = tuple(sorted(kind.__struct_config__.tag for kind in get_args(AnyRule)))
 
 
-class BadFault(ValueError):  # noqa: N818 - named for what it is
+class BadFault(ValueError):
     """A list of faults that cannot be used; the message is one line that says why."""
 
 
