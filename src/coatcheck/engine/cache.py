@@ -267,7 +267,7 @@ class SessionCache(Generic[Api]):
         resources = {
             resource.name: gets_of(
                 resource, self._ledger, shown.hits[resource.index], shown.counts_of(resource.index)
-            )  # fmt: skip
+            )
             for resource in self._catalog
         }
         return UserStats(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import inspect
 import itertools
 import typing
-from collections.abc import Awaitable, Callable, Iterator
-from typing import Any, Final, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, overload
 
 from coatcheck.engine.codec import Body, Codec
 from coatcheck.engine.policy import Policy
 from coatcheck.errors import CatalogError, MissingArgument, UnknownArgument, UnknownResource
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
 
 Api = TypeVar("Api")
 T = TypeVar("T")

@@ -345,7 +345,7 @@ async def _open_connection(connect: Callable[[str], Any], user: str) -> Any:
         return await api if inspect.isawaitable(api) else api
     except (Exception, asyncio.CancelledError):
         raise
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - let through, it would end the loop and everybody's loads
         raise LoaderBroke(f"connect raised {type(error).__name__}") from None
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from coatcheck.engine.entry import NEVER, PER_CALLER, Alias, Entry, Lookup, Outcome
 from coatcheck.engine.events import StaleServed
-from coatcheck.engine.flight import ANY, NOT_YET_BEGUN, Failed, Flight, own_copy
+from coatcheck.engine.flight import ANY, NOT_YET_BEGUN, Flight, own_copy
 from coatcheck.engine.keys import encode_arguments
 from coatcheck.engine.loads import chain_of_loads, retrieve
 from coatcheck.engine.policy import Freshness, ageing_point, expiry, judge, may_hide
@@ -361,24 +361,13 @@ class Resolver:
         self._check_reentry(state, key, resource)
         self._check_refusals(state, key, request, now)
         flight = self._join_or_lead(call, resource, key, values, request, now, leaf=leaf)
-        result: Entry | Failed | None = None
         if freshness is Freshness.STALE and rule.soft_timeout is not None and not request.force:
             waited = now - flight.started if flight.called else 0.0
-            result = await self._wait(flight, max(0.0, rule.soft_timeout - waited))
-            if result is None:
+            if not await self._ends_within(flight, rule.soft_timeout - waited):
                 held = self._servable(call, resource, key, request)
                 if held is not None:
                     return held
-        if result is None:
-            result = await asyncio.shield(flight.landed)
-        if isinstance(result, Entry):
-            return result
-        held = None
-        if not request.force and may_hide(result.error):
-            held = self._servable(call, resource, key, request)
-        if held is None:
-            raise own_copy(result.error)
-        return held
+        return await self._landing(call, flight, request)
 
     def _join_or_lead(
         self, call: Call, resource: Resource[Any], key: str, values: list[object], request: Request, now: float, *,
@@ -402,8 +391,20 @@ class Resolver:
         call.led = True
         return flight
 
-    async def _wait(self, flight: Flight, patience: float) -> Entry | Failed | None:
-        """Return how the load ended, or None when it has not within *patience* seconds."""
+    async def _landing(self, call: Call, flight: Flight, request: Request) -> Entry:
+        """Return what a load brings; when it fails, the held entry, if one may hide that failure."""
+        result = await asyncio.shield(flight.landed)
+        if isinstance(result, Entry):
+            return result
+        held = None
+        if not request.force and may_hide(result.error):
+            held = self._servable(call, flight.resource, flight.key, request)
+        if held is None:
+            raise own_copy(result.error)
+        return held
+
+    async def _ends_within(self, flight: Flight, patience: float) -> bool:
+        """Wait for a load no longer than *patience* seconds, and tell whether it has ended."""
         if not flight.landed.done() and patience > 0:
             timer = asyncio.create_task(self._clock.sleep(patience))
             try:
@@ -411,7 +412,7 @@ class Resolver:
                 await asyncio.wait(waited_for, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 timer.cancel()
-        return flight.landed.result() if flight.landed.done() else None
+        return flight.landed.done()
 
     def _servable(self, call: Call, resource: Resource[Any], key: str, request: Request) -> Entry | None:
         """Return the held entry in place of a failure or of further waiting, if it may be served still."""

@@ -1,1 +1,1 @@
-""
+"""IPC Cloud: its calls and their types."""

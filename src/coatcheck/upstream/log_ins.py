@@ -58,6 +58,13 @@ class _Kept:
     until: _Instant
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class _Outcome:
+    # A task shows its result in its repr, and asyncio logs that of a slow one.
+    token: str | None = None
+    error: CoatcheckError | None = None
+
+
 class LogIns:
     """The tokens of all accounts, logged in when needed.
 
@@ -100,9 +107,9 @@ class LogIns:
         self._default_life = default_life
         self._deadline = deadline
         self._kept: dict[Account, _Kept] = {}
-        self._flights: dict[Account, asyncio.Task[str | CoatcheckError]] = {}
+        self._flights: dict[Account, asyncio.Task[_Outcome]] = {}
         # asyncio keeps only weak references, and a forgotten log-in has left `_flights`.
-        self._running: set[asyncio.Task[str | CoatcheckError]] = set()
+        self._running: set[asyncio.Task[_Outcome]] = set()
 
     def provider(self, account: Account | None) -> AccountTokens:
         """Return the tokens of *account*.
@@ -174,24 +181,27 @@ class LogIns:
         if flight.cancelled():
             raise LoaderBroke("the log-in was cancelled")
         outcome = flight.result()
-        if isinstance(outcome, str):
-            return outcome
-        raise _twin(outcome)
+        if outcome.error is not None:
+            raise _twin(outcome.error)
+        assert outcome.token is not None
+        return outcome.token
 
-    async def _run(self, account: Account) -> str | CoatcheckError:
+    async def _run(self, account: Account) -> _Outcome:
         # Returned and not raised: an exception that nobody waits for any more would be reported as unretrieved.
         try:
             async with asyncio.timeout(self._deadline):
                 token = await self._log_in(account)
         except CoatcheckError as error:
-            return error
+            return _Outcome(error=error)
         except TimeoutError:
-            return UpstreamTimeout(f"no end of the log-in within {self._deadline:g} s")
+            return _Outcome(error=UpstreamTimeout(f"no end of the log-in within {self._deadline:g} s"))
         except Exception as error:  # noqa: BLE001 - a foreign exception may hold the password
-            return LoaderBroke(f"the log-in raised {type(error).__name__}")
-        return token if sendable(token) else BadUpstreamBody("the log-in brought no token that can be sent")
+            return _Outcome(error=LoaderBroke(f"the log-in raised {type(error).__name__}"))
+        if not sendable(token):
+            return _Outcome(error=BadUpstreamBody("the log-in brought no token that can be sent"))
+        return _Outcome(token)
 
-    def _land(self, account: Account, started: _Instant, flight: asyncio.Task[str | CoatcheckError]) -> None:
+    def _land(self, account: Account, started: _Instant, flight: asyncio.Task[_Outcome]) -> None:
         self._running.discard(flight)
         # After forget() another log-in may be under way for this account, or none may be wanted.
         if self._flights.get(account) is not flight:
@@ -199,9 +209,9 @@ class LogIns:
         del self._flights[account]
         if flight.cancelled() or flight.exception() is not None:
             return
-        outcome = flight.result()
-        if isinstance(outcome, str):
-            self._keep(account, outcome, started)
+        token = flight.result().token
+        if token is not None:
+            self._keep(account, token, started)
 
     def _keep(self, account: Account, token: str, started: _Instant) -> None:
         exp, iat = _span(token)

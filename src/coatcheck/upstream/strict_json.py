@@ -14,7 +14,7 @@ T = TypeVar("T")
 MAX_DEPTH = 64
 """Arrays and objects within each other that a body may have."""
 
-_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
 _LONG_NUMBER = re.compile(rb"[0-9]{40}")
 
 # What msgspec says may quote the body ("Invalid enum value 'x'"); these sentences name only declared fields and types.
