@@ -6,7 +6,7 @@ import asyncio
 import contextvars
 import inspect
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from coatcheck.engine.entry import NEVER, PER_CALLER, Entry
 from coatcheck.engine.events import LoadEnded
@@ -17,7 +17,7 @@ from coatcheck.errors import CacheClosed, LoaderBroke, LoadTimeout, Refused, Ses
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from coatcheck.clock import Clock
     from coatcheck.engine.catalog import Resource
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from coatcheck.engine.sessions import Sessions
     from coatcheck.engine.state import State
     from coatcheck.engine.stats import Ledger
+
+T = TypeVar("T")
 
 logger = logging.getLogger("coatcheck.engine")
 
@@ -80,6 +82,7 @@ class Loads:
         self._keeping = keeping
         self._slots = asyncio.Semaphore(limits.max_loads)
         self._flights: set[Flight] = set()
+        self._borrowers: set[object] = set()
         # The loop itself keeps only weak references to tasks.
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -136,6 +139,29 @@ class Loads:
         else:
             connection.cancel()
 
+    async def lend(self, state: State, work: Callable[[Any], Awaitable[T]]) -> T:
+        """Do *work* with the session's connection, which stays open meanwhile, also across a clear.
+
+        Raises:
+            SessionCleared: the state was closed before the connection was there.
+        """
+        if state.closed:
+            raise SessionCleared("the session was cleared before this call could begin; ask again")
+        borrower = object()
+        self._borrowers.add(borrower)
+        state.loading += 1
+        try:
+            api = await self._connection(state)
+            if state.closed:
+                raise SessionCleared("the session was cleared before this call could begin; ask again")
+            return await work(api)
+        finally:
+            if borrower in self._borrowers:
+                self._borrowers.discard(borrower)
+                state.loading -= 1
+                if state.closed:
+                    self.dismiss(state)
+
     def spawn(self, work: Any) -> asyncio.Task[Any]:
         """Run *work* as a task that this cache owns, in an empty context."""
         task = self._home.loop.create_task(work, context=contextvars.Context())
@@ -162,6 +188,7 @@ class Loads:
                 tally.loading -= 1
                 tally.ends[End.FAILED] += 1
         self._flights = set()
+        self._borrowers = set()
         self._tasks = set()
         self._slots = asyncio.Semaphore(self._limits.max_loads)
         for state in states:

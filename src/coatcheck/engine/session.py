@@ -15,7 +15,7 @@ from coatcheck.errors import CatalogError, UnknownArgument
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from coatcheck.clock import Clock
     from coatcheck.engine.catalog import Catalog, Resource
@@ -251,6 +251,26 @@ class Session(Discreet, gc=False, eq=False):
 
         await engine.home.run(close)
         return Cleared()
+
+    async def call(self, work: Callable[[Any], Awaitable[T]]) -> T:
+        """Return what *work* does with the object that ``connect`` returned for this user; nothing is kept or counted.
+
+        For what must be live. It runs on the cache's home loop; the object stays open until it has ended.
+
+        Raises:
+            SessionCleared: the session was cleared before the object was there.
+            LoadError: ``connect`` failed. What *work* raises is raised as it is.
+        """
+        engine = self._engine
+
+        async def borrow() -> T:
+            now = self._now()
+            state = engine.sessions.open(self._user, now)
+            state.used = now
+            return await engine.loads.lend(state, work)
+
+        engine.home.check()
+        return await engine.home.run(borrow)
 
     async def _get(self, resource: Resource[T], options: Mapping[str, object]) -> T:
         request = self._request(resource, options)
