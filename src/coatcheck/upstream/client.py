@@ -66,13 +66,6 @@ class _Request:
     max_body: int
 
 
-class _NoCookies(aiohttp.DummyCookieJar):
-    """Keeps no cookie, and does not parse one either: the parser logs names that it dislikes."""
-
-    def update_cookies_from_headers(self, headers: object, response_url: URL) -> None:
-        """Do nothing."""
-
-
 class UpstreamClient:
     """A pooled HTTP client for one origin.
 
@@ -274,7 +267,7 @@ class UpstreamClient:
         if session is None:
             session = self._sessions[loop] = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=self._connections),
-                cookie_jar=_NoCookies(),
+                cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
                 trust_env=False,
             )
