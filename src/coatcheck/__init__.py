@@ -8,6 +8,7 @@ from coatcheck.engine.entry import Cleared, Lookup, Outcome
 from coatcheck.engine.keys import current_user
 from coatcheck.engine.limits import Limits
 from coatcheck.engine.policy import Policy
+from coatcheck.engine.schedule import Schedule
 from coatcheck.engine.session import Session
 from coatcheck.errors import CoatcheckError
 
@@ -22,6 +23,7 @@ __all__ = [
     "Outcome",
     "Policy",
     "Resource",
+    "Schedule",
     "Session",
     "SessionCache",
     "SystemClock",

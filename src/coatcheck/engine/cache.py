@@ -17,6 +17,7 @@ from coatcheck.engine.loads import Loads
 from coatcheck.engine.policy import Policy, Rule, in_force
 from coatcheck.engine.refresh import Refresher
 from coatcheck.engine.resolution import Resolver
+from coatcheck.engine.schedule import Scheduler
 from coatcheck.engine.session import Engine, Session
 from coatcheck.engine.sessions import Sessions
 from coatcheck.engine.state import State
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from coatcheck.clock import Clock
     from coatcheck.engine.catalog import Catalog, Resource
     from coatcheck.engine.events import Event
+    from coatcheck.engine.schedule import Schedule
 
 Api = TypeVar("Api")
 
@@ -64,6 +66,7 @@ class SessionCache(Generic[Api]):
         clock: the time.
         on_event: called with small frozen events, between the cache's own steps.
         enabled: False makes every get load and keeps nothing.
+        schedule: refreshes what users seen lately hold, also when they ask for nothing; None for not.
         rng: where jitter comes from.
     """
 
@@ -76,6 +79,7 @@ class SessionCache(Generic[Api]):
         clock: Clock | None = None,
         on_event: Callable[[Event], object] | None = None,
         enabled: bool = True,
+        schedule: Schedule | None = None,
         rng: random.Random | None = None,
     ) -> None:
         catalog.seal()
@@ -105,6 +109,18 @@ class SessionCache(Generic[Api]):
             sessions=self._sessions, loads=self._loads, refresher=self._refresher, rules=self._rules,
             ledger=self._ledger, clock=clock, tell=self._tell, keeping=enabled,
         )  # fmt: skip
+        self._scheduler = (
+            None
+            if schedule is None
+            else Scheduler(
+                schedule,
+                sessions=self._sessions,
+                resolver=self._resolver,
+                refresher=self._refresher,
+                clock=clock,
+                rng=rng,
+            )
+        )
         self._engine = Engine(
             catalog,
             clock,
@@ -119,7 +135,7 @@ class SessionCache(Generic[Api]):
         # What handles of users that hold nothing look into: never written.
         self._nothing = State("", len(catalog), 0.0)
         self._nothing.closed = True
-        self._sweeper: asyncio.Task[None] | None = None
+        self._chores: list[asyncio.Task[None]] = []
 
     def __repr__(self) -> str:
         return f"<SessionCache {self._catalog.name}: {len(self._sessions.states)} sessions>"
@@ -247,8 +263,8 @@ class SessionCache(Generic[Api]):
 
     async def _close(self) -> None:
         self._home.closed = True
-        if self._sweeper is not None:
-            self._sweeper.cancel()
+        for chore in self._chores:
+            chore.cancel()
         self._loads.abort()
         for state in list(self._sessions.states.values()):
             self._sessions.close(state, Removal.CLOSED)
@@ -291,7 +307,9 @@ class SessionCache(Generic[Api]):
         # The loads of a former home have ended with it; on the first loop there are none.
         self._loads.abandon(list(self._sessions.states.values()))
         self._refresher.reset()
-        self._sweeper = asyncio.get_running_loop().create_task(self._sweep(), context=contextvars.Context())
+        work = [self._sweep()] if self._scheduler is None else [self._sweep(), self._scheduler.run()]
+        loop = asyncio.get_running_loop()
+        self._chores = [loop.create_task(each, context=contextvars.Context()) for each in work]
 
     def _fork(self) -> None:
         self._ledger.hits.clear()

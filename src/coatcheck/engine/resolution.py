@@ -210,6 +210,36 @@ class Resolver:
         for each in due:
             self._refresher.ahead(state, each.resource, each.key, each.values, now)
 
+    def due_before(self, state: State, now: float, horizon: float) -> list[Due]:
+        """Return the user's own entries that are fresh now and will have to be refreshed by *horizon*."""
+        found = []
+        for resource in self._sessions.resources:
+            values = None if resource.derived else self._own_values(state, resource, now)
+            if values is None:
+                continue
+            key = key_of(resource, values)
+            entry = state.entry(key)
+            rule = self._rules[resource.index]
+            if entry is None or not now < expiry(rule, entry.started):
+                continue
+            if min(expiry(rule, entry.started), ageing_point(rule, entry.started, entry.jitter)) <= horizon:
+                found.append(Due(resource, key, tuple(values)))
+        return found
+
+    def _own_values(self, state: State, resource: Resource[Any], now: float) -> list[object] | None:
+        values: list[object] = []
+        for parameter in resource.parameters:
+            if parameter.dependency is not None:
+                parent = self.walk(state, parameter.dependency, {}, now, None)
+                if parent is None:
+                    return None
+                values.append(value_of(parameter.dependency, parent))
+            elif parameter.has_default:
+                values.append(parameter.default)
+            else:
+                return None
+        return values
+
     # -- at home, with loads ----------------------------------------------------------------------------------------
 
     async def answer(self, user: str, resource: Resource[Any], request: Request) -> Lookup[Any]:

@@ -75,21 +75,26 @@ class Weights:
 
 
 class Sessions:
-    """The map of open states. Changed on the home loop only; read in any thread."""
+    """The map of open states. Changed on the home loop only; read in any thread.
+
+    Attributes:
+        resources: the catalog's, in declared order.
+        states: the open ones, by user.
+    """
 
     def __init__(
         self, catalog: Catalog[Any], *, rules: list[Rule], limits: Limits, ledger: Ledger, tell: Callable[[Event], None],
         dismiss: Callable[[State], None],
     ) -> None:  # fmt: skip
-        self._resources = tuple(catalog)
-        self._by_prefix = {resource.key: resource for resource in self._resources}
-        self._dependents = tuple(catalog.dependents(resource) for resource in self._resources)
+        self.resources = tuple(catalog)
+        self._by_prefix = {resource.key: resource for resource in self.resources}
+        self._dependents = tuple(catalog.dependents(resource) for resource in self.resources)
         self._rules = rules
         self._limits = limits
         self._ledger = ledger
         self._tell = tell
         self._dismiss = dismiss
-        self._weights = tuple(Weights() for _ in self._resources)
+        self._weights = tuple(Weights() for _ in self.resources)
         self._aliases = 0
         self._user_bytes = 0
         # Open states in the order of their last examination, and closed ones not yet thrown out.
@@ -100,7 +105,7 @@ class Sessions:
         """Return the user's state, a new one when nothing is held."""
         state = self.states.get(user)
         if state is None:
-            state = State(user, len(self._resources), now)
+            state = State(user, len(self.resources), now)
             self.states[user] = state
             self._queue.append(state)
             self._user_bytes += sys.getsizeof(user)
