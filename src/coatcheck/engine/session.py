@@ -10,7 +10,7 @@ from coatcheck.engine.entry import PER_CALLER, Cleared, Discreet, Entry, Lookup,
 from coatcheck.engine.keys import check_argument
 from coatcheck.engine.policy import JITTER_STEPS
 from coatcheck.engine.resolution import PLAIN, Call, Due, Request, key_of, side_by_side, value_of
-from coatcheck.engine.stats import Removal
+from coatcheck.engine.stats import Count, Removal
 from coatcheck.errors import CatalogError, UnknownArgument
 
 if TYPE_CHECKING:
@@ -311,7 +311,12 @@ class Session(Discreet, gc=False, eq=False):
             return None
         now = self._now()
         due: list[Due] | None = [] if engine.home.is_here() else None
-        slot = engine.resolver.walk(state, resource, request.passed, now, due)
+        try:
+            slot = engine.resolver.walk(state, resource, request.passed, now, due)
+        except Exception:
+            # A derived function that raises, or an argument that is missing: the get has ended here.
+            engine.resolver.count(state, resource, Count.FAILED)
+            raise
         if due:
             engine.resolver.refresh(state, due, now)
         return slot
