@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
     from coatcheck.engine.catalog import Resource
     from coatcheck.engine.session import Session
+
+LARGEST_ID: Final = 2**63 - 1
+"""As in the models."""
 
 
 async def list_of(
@@ -36,12 +39,26 @@ async def ipc_id_of(session: Session, given: int | None) -> int:
     return await session.get(ipc_engagement_id) if given is None else checked_id(given)
 
 
-async def endpoint_ids_of(session: Session, given: Sequence[int] | None, paas_id: int | None) -> list[int]:
+async def endpoint_ids_of(session: Session, given: Sequence[int] | None, paas_id: int) -> list[int]:
     """Return the ids of the data centres that were given, else of all of the engagement's."""
     if given is not None:
-        return [checked_id(each) for each in given]
-    found = await session.get(endpoints, **given_ids(paas_engagement_id=paas_id))
-    return [endpoint.endpoint_id for endpoint in found]
+        return _checked_ids(given)
+    return [found.endpoint_id for found in await session.get(endpoints, paas_engagement_id=paas_id)]
+
+
+async def ipc_and_endpoint_ids_of(
+    session: Session, ipc_id: int | None, endpoint_ids: Sequence[int] | None
+) -> tuple[int, list[int]]:
+    """Return both as they were given; what was not given is of one engagement, the user's."""
+    wanted = None if endpoint_ids is None else _checked_ids(endpoint_ids)
+    known = None if ipc_id is None else checked_id(ipc_id)
+    if known is not None and wanted is not None:
+        return known, wanted
+    # Asked for once: the user may move to another engagement between two questions.
+    paas_id = await session.get(paas_engagement_id)
+    if known is None:
+        known = await session.get(ipc_engagement_id, paas_engagement_id=paas_id)
+    return known, await endpoint_ids_of(session, wanted, paas_id)
 
 
 def given_ids(**arguments: int | None) -> dict[str, Any]:
@@ -51,11 +68,18 @@ def given_ids(**arguments: int | None) -> dict[str, Any]:
 
 def checked_id(value: object) -> int:
     """Return an id as a number; callers without a type checker pass digits as well."""
-    if isinstance(value, str) and value.isascii() and value.isdigit():
+    if isinstance(value, str) and len(value) < len(str(LARGEST_ID)) and value.isascii() and value.isdigit():
         return int(value)
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise InvalidKey("an id is a whole number")
-    return value
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= LARGEST_ID:
+        raise InvalidKey("an id is a whole number, not negative, of at most 63 bits")
+    # A member of an enum would be another key than its number.
+    return int(value)
+
+
+def _checked_ids(given: Sequence[int]) -> list[int]:
+    if isinstance(given, str):
+        raise InvalidKey("ids of data centres are a list of numbers, not a text")
+    return [checked_id(each) for each in given]
 
 
 def as_body(value: Any) -> Any:

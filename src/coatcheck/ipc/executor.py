@@ -25,8 +25,10 @@ from coatcheck.errors import (
 from coatcheck.ipc import live
 from coatcheck.ipc.asking import (
     as_body,
+    checked_id,
     endpoint_ids_of,
     given_ids,
+    ipc_and_endpoint_ids_of,
     ipc_id_of,
     list_of,
     paas_id_of,
@@ -165,7 +167,7 @@ class APIExecutorService:
             paas_id = await paas_id_of(session, engagement_id)
             found = await session.get(endpoints, paas_engagement_id=paas_id)
         except _FAILURES as error:
-            return _failure("list_endpoints", error)
+            return _live_failure("list_endpoints", error)
         return {
             "success": True,
             "data": {"endpoints": live.endpoint_rows(found), "total": len(found), "engagement_id": paas_id},
@@ -191,12 +193,7 @@ class APIExecutorService:
             wanted = await endpoint_ids_of(session, endpoint_ids, paas_id)
             listing = await session.call(lambda api: api.clusters(paas_id, wanted))
         except _FAILURES as error:
-            return {
-                **_failure("list_clusters", error),
-                "data": [],
-                "endpoint_data": {},
-                "errors": [str(error)],
-            }
+            return {**_failure("list_clusters", error), **live.no_clusters(str(error))}
         return live.cluster_answer(listing)
 
     async def list_vms(
@@ -218,7 +215,7 @@ class APIExecutorService:
             ipc_id = await ipc_id_of(session, ipc_engagement_id)
             listed = await session.call(lambda api: api.vms(ipc_id))
         except _FAILURES as error:
-            return {**_failure("list_vms", error), "total": 0}
+            return {**_live_failure("list_vms", error), "total": 0}
         filters = {"endpoint": endpoint_filter, "zone": zone_filter, "department": department_filter}
         return {
             **live.vm_answer(listed.raw, filters),
@@ -239,11 +236,14 @@ class APIExecutorService:
         """
         session = self._session(user_id)
         try:
-            ipc_id = await ipc_id_of(session, ipc_engagement_id)
-            wanted = await endpoint_ids_of(session, endpoint_ids, None)
+            ipc_id, wanted = await ipc_and_endpoint_ids_of(session, ipc_engagement_id, endpoint_ids)
             listed = await session.call(lambda api: api.managed_services(ipc_id, wanted, service_type))
         except _FAILURES as error:
-            return {**_failure("list_managed_services", error), "total": 0, "service_type": service_type}
+            return {
+                **_live_failure("list_managed_services", error),
+                "total": 0,
+                "service_type": service_type,
+            }
         found = msgspec.json.decode(listed.raw)
         return {
             "success": True,
@@ -293,7 +293,7 @@ class APIExecutorService:
         if "engagement_data" in fields:
             await session.put(engagement_data, as_body(fields["engagement_data"]))
         if "paas_engagement_id" in fields:
-            await self._move(session, fields["paas_engagement_id"])
+            await self._move(session, checked_id(fields["paas_engagement_id"]))
         for resource in (ipc_engagement_id, endpoints, business_units, environments_list, zones_list):
             if resource.name in fields:
                 await session.put(resource, as_body(fields[resource.name]))
@@ -392,8 +392,10 @@ class APIExecutorService:
     async def _move(self, session: Session, paas_id: int) -> None:
         held = session.peek(engagement_data)
         if held is not None and held.value.id == paas_id:
-            return
-        await session.put(engagement_data, Engagement(id=paas_id))
+            # Stored again, so that an older load under way does not move the user elsewhere.
+            await session.put(engagement_data, as_body(msgspec.json.decode(held.body)))
+        else:
+            await session.put(engagement_data, Engagement(id=paas_id))
 
 
 def _names() -> str:
@@ -406,4 +408,8 @@ def _note(what: str, error: CoatcheckError) -> None:
 
 def _failure(what: str, error: CoatcheckError) -> dict[str, Any]:
     _note(what, error)
-    return {"success": False, "error": str(error), "data": None, "message": str(error)}
+    return {"success": False, "error": str(error), "data": None}
+
+
+def _live_failure(what: str, error: CoatcheckError) -> dict[str, Any]:
+    return {**_failure(what, error), "message": str(error)}

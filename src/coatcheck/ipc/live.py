@@ -57,6 +57,12 @@ def cluster_answer(listing: ClusterListing) -> dict[str, Any]:
     return answer
 
 
+def no_clusters(problem: str) -> dict[str, Any]:
+    """Return what a listing says that brought nothing at all."""
+    fault = {"fault": "failed", "endpoint_id": None, "message": problem}
+    return {"data": [], "endpoint_data": {}, "errors": [fault]}
+
+
 def vm_answer(body: bytes, filters: Mapping[str, str | None]) -> dict[str, Any]:
     """Return the machines of a list that match all *filters*: parts of names, whatever their case."""
     listed = msgspec.json.decode(body)
