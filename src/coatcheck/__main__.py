@@ -1,0 +1,7 @@
+"""``python -m coatcheck``."""
+
+import sys
+
+from coatcheck.cli import main
+
+sys.exit(main())

@@ -1,0 +1,199 @@
+"""Puts the parts together: the only module that names concrete ones."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
+
+from coatcheck.engine.cache import SessionCache
+from coatcheck.errors import NoCredentials, SettingsError
+from coatcheck.ipc.api import IpcCloud, log_in
+from coatcheck.ipc.executor import APIExecutorService
+from coatcheck.ipc.resources import catalog
+from coatcheck.settings import Settings, load
+from coatcheck.upstream.client import UpstreamClient
+from coatcheck.upstream.log_ins import Account, LogIns
+from coatcheck.upstream.tokens import StaticToken, TokenProvider
+
+if TYPE_CHECKING:
+    from coatcheck.clock import Clock
+    from coatcheck.engine.events import Event
+    from coatcheck.engine.limits import Limits
+
+Credentials = Callable[[str], Account | TokenProvider | None]
+"""Says with what a user is logged in; None for a user that nothing is known of, who is nobody else instead."""
+
+
+class IpcCache(SessionCache[IpcCloud]):
+    """A `SessionCache` of IPC Cloud that owns its client and log-ins: closing it closes them. Made by `ipc_cache`."""
+
+    def __init__(
+        self,
+        client: UpstreamClient,
+        log_ins: LogIns,
+        credentials: Credentials,
+        *,
+        limits: Limits | None,
+        clock: Clock | None,
+        on_event: Callable[[Event], object] | None,
+        enabled: bool,
+    ) -> None:
+        self._client = client
+        self._log_ins = log_ins
+        self._credentials = credentials
+        super().__init__(
+            catalog, connect=self._connect, limits=limits, clock=clock, on_event=on_event, enabled=enabled
+        )
+
+    async def aclose(self) -> None:
+        """End all sessions, log-ins and connections. May be repeated."""
+        try:
+            await super().aclose()
+        finally:
+            await self._log_ins.aclose()
+            await self._client.aclose()
+
+    def _connect(self, user: str) -> IpcCloud:
+        found = self._credentials(user)
+        if found is None:
+            raise NoCredentials("no account is configured for this user")
+        return IpcCloud(self._client, self._log_ins.provider(found) if isinstance(found, Account) else found)
+
+
+def ipc_cache(
+    settings: Settings,
+    *,
+    credentials: Credentials | None = None,
+    clock: Clock | None = None,
+    enabled: bool = True,
+    limits: Limits | None = None,
+    on_event: Callable[[Event], object] | None = None,
+) -> IpcCache:
+    """Return a cache of the catalog of IPC Cloud in front of the upstream that *settings* name.
+
+    Nothing is opened before the first use. ``async with`` closes it with its client and its log-ins, as ``aclose()``
+    does.
+
+    Args:
+        settings: where the upstream is, its limits, and whose accounts are known.
+        credentials: asked, instead of the settings, what each user is logged in with.
+        clock: the time.
+        enabled: False makes every get load and keeps nothing but the users' tokens.
+        limits: instead of those of the settings.
+        on_event: as of `SessionCache`.
+
+    Raises:
+        SettingsError: there is no upstream.
+    """
+    if settings.upstream_url is None:
+        raise SettingsError(
+            "setting COATCHECK_UPSTREAM_URL: is missing; set it to the upstream's http(s)://host[:port][/prefix]"
+        )
+    client = UpstreamClient(
+        settings.upstream_url,
+        clock=clock,
+        timeout=settings.timeout.total_seconds(),
+        max_body=settings.max_body,
+    )
+    cache = IpcCache(
+        client,
+        LogIns(partial(log_in, client), clock=clock),
+        configured_credentials(settings) if credentials is None else credentials,
+        limits=settings.limits.limits() if limits is None else limits,
+        clock=clock,
+        on_event=on_event,
+        enabled=enabled,
+    )
+    if settings.ttl is not None:
+        cache.set_policies(
+            {
+                resource: msgspec.structs.replace(resource.policy, ttl=settings.ttl)
+                for resource in catalog
+                if not resource.derived
+            }
+        )
+    return cache
+
+
+def configured_credentials(settings: Settings) -> Credentials:
+    """Return what *settings* say about each user: the token, the account of their own, the one that everyone shares."""
+
+    def credentials(user: str) -> Account | TokenProvider | None:
+        if settings.token is not None and user == settings.default_email:
+            return StaticToken(settings.token.get_secret_value())
+        own = settings.accounts.get(user)
+        if own is not None:
+            return Account(user if own.email is None else own.email, own.password.get_secret_value())
+        shared = settings.everyone_sees_data_of
+        if shared is not None:
+            return Account(shared.email, shared.password.get_secret_value())
+        return None
+
+    return credentials
+
+
+def build_executor(
+    settings: Settings | None = None, *, credentials: Credentials | None = None, clock: Clock | None = None
+) -> APIExecutorService:
+    """Return the drop-in service over a cache of its own, which its ``close()`` closes.
+
+    Args:
+        settings: None for those of the environment and the file.
+        credentials: as of `ipc_cache`.
+        clock: the time.
+
+    Raises:
+        SettingsError: a setting is wrong, or there is no upstream.
+    """
+    settings = load() if settings is None else settings
+    return APIExecutorService(
+        ipc_cache(settings, credentials=credentials, clock=clock),
+        default_email=settings.default_email,
+        strict=settings.strict_users,
+        clock=clock,
+    )
+
+
+class _OnFirstUse:
+    """Stands for the object that *build* returns, which is made when the first attribute is read or set.
+
+    If that fails, it raises, and the next use tries again.
+    """
+
+    __slots__ = ("_build", "_built", "_lock")
+
+    def __init__(self, build: Callable[[], object]) -> None:
+        object.__setattr__(self, "_build", build)
+        object.__setattr__(self, "_built", None)
+        object.__setattr__(self, "_lock", threading.Lock())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(_built(self), name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        setattr(_built(self), name, value)
+
+    def __dir__(self) -> list[str]:
+        return dir(APIExecutorService)
+
+    def __repr__(self) -> str:
+        built = object.__getattribute__(self, "_built")
+        return "<api_executor_service, not used yet>" if built is None else repr(built)
+
+
+def _built(lazy: _OnFirstUse) -> object:
+    # Several threads may be the first.
+    with object.__getattribute__(lazy, "_lock"):
+        built: object = object.__getattribute__(lazy, "_built")
+        if built is None:
+            built = object.__getattribute__(lazy, "_build")()
+            object.__setattr__(lazy, "_built", built)
+        return built
+
+
+api_executor_service = cast("APIExecutorService", _OnFirstUse(build_executor))
+"""The drop-in service of this process, made from its settings when it is first used."""

@@ -1,0 +1,75 @@
+"""The demo's figures as a table."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from coatcheck.cli.comparison import PathCalls, Report
+
+
+def show(report: Report) -> None:
+    """Print the figures on standard output."""
+    console = Console(highlight=False)
+    console.print(
+        f"The chat session of {report.users:,} users, {report.passes} passes each, against the simulated upstream"
+        f" (seed {report.seed}, latencies {report.latency_scale:g} of those stated)\n",
+        soft_wrap=True,
+    )
+    console.print(_calls(report))
+    console.print(_times(report))
+    for name, figure in (
+        ("time saved a request", _ms(report.saved_ms_per_request)),
+        ("memory a user", f"{report.bytes_per_user / 1000:.1f} kB"),
+        ("hit rate", f"{report.hit_rate * 100:.1f} %"),
+        ("answers checked", f"{report.answers_checked:,}"),
+        ("wrong answers", f"{report.wrong_answers:,}"),
+        ("foreign answers seen", f"{report.foreign_answers:,}"),
+    ):
+        console.print(f" {name:24}{figure:>12}")
+
+
+def _calls(report: Report) -> Table:
+    table = _table("upstream calls", "fewer")
+    for path, calls in report.upstream_calls.by_path.items():
+        table.add_row("log-ins" if path == "auth" else path, *_row(calls))
+    table.add_section()
+    table.add_row("all", *_row(report.upstream_calls), style="bold")
+    return table
+
+
+def _times(report: Report) -> Table:
+    table = _table("response time", "less")
+    without, with_ = report.response_ms.without, report.response_ms.with_
+    for name, before, after in (
+        ("p50", without.p50, with_.p50),
+        ("p95", without.p95, with_.p95),
+        ("p99", without.p99, with_.p99),
+    ):
+        table.add_row(name, _ms(before), _ms(after), _less(before, after))
+    return table
+
+
+def _table(what: str, difference: str) -> Table:
+    table = Table(what, title_justify="left")
+    table.columns[0].min_width = 22
+    for heading in ("without cache", "with cache", difference):
+        table.add_column(heading, justify="right", min_width=13)
+    return table
+
+
+def _row(calls: PathCalls) -> tuple[str, str, str]:
+    return f"{calls.without:,}", f"{calls.with_:,}", f"{calls.saved_percent:.1f} %"
+
+
+def _less(before: float, after: float) -> str:
+    # Rounded down: 100 % would say that nothing is left.
+    return f"{math.floor(1000 * (1 - after / before)) / 10:.1f} %" if before > 0 else ""
+
+
+def _ms(milliseconds: float) -> str:
+    return f"{milliseconds:,.1f} ms" if milliseconds >= 1 else f"{milliseconds:.3f} ms"

@@ -1,0 +1,63 @@
+"""``coatcheck simulator``: the upstream API to try things against."""
+
+import asyncio
+import os
+import shlex
+import signal
+import sys
+from typing import Annotated
+
+import msgspec
+from cyclopts import Parameter
+
+from coatcheck.cli.options import LatencyScale, Seed, Users
+from coatcheck.clock import SystemClock
+
+STOP_ON_STDIN = "--until-stdin-ends"
+
+
+async def simulator(
+    *,
+    port: Annotated[
+        int, Parameter(help="The port to listen on, on this machine only; 0 for a free one.")
+    ] = 0,
+    seed: Seed = 1,
+    users: Users = 20,
+    latency_scale: LatencyScale = 1.0,
+    until_stdin_ends: Annotated[bool, Parameter(show=False, negative="")] = False,
+) -> int:
+    """Run the simulated upstream until Ctrl-C or SIGTERM.
+
+    Prints its URL, one account, and how to ask it for something.
+    """
+    from coatcheck.simulator import Settings, Simulator  # noqa: PLC0415 - an HTTP server takes its time to import
+
+    server = Simulator(
+        Settings(seed=seed, users=users, latency_scale=latency_scale), sleep=SystemClock().sleep
+    )
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    if until_stdin_ends:
+        # Whoever started this holds the other end; however that process ends, this one does, too.
+        loop.add_reader(sys.stdin.fileno(), _read_on, stop)
+    url = await server.start(port=port)
+    try:
+        email, password = (server.users(limit=1)[0][name] for name in ("email", "password"))
+        accounts = shlex.quote(msgspec.json.encode({email: password}).decode())
+        print(f"upstream: {url}")
+        print(f"account:  {email} {password}")
+        print(
+            f"try:      COATCHECK_UPSTREAM_URL={url} COATCHECK_ACCOUNTS={accounts}"
+            f" coatcheck get endpoints --user {email}",
+            flush=True,
+        )
+        await stop.wait()
+    finally:
+        await server.close()
+    return 0
+
+
+def _read_on(stop: asyncio.Event) -> None:
+    if not os.read(sys.stdin.fileno(), 1024):
+        stop.set()

@@ -1,0 +1,288 @@
+"""Settings: from the environment and one TOML file, checked at once, frozen.
+
+Every setting is a field of `Settings`. In the environment it is called ``COATCHECK_`` and its name in capitals, with
+``__`` between a table and a field in it (``COATCHECK_LIMITS__MAX_SESSIONS``); tables may also be given whole, as JSON.
+The file is the one that ``COATCHECK_CONFIG`` names, or else ``coatcheck.toml`` in the working directory if there is
+one. The environment wins over the file; an empty variable counts as absent. Nothing is read on import.
+
+Example::
+
+    upstream_url = "https://ipc.example"
+    ttl = "PT12H"
+
+    [accounts]
+    "ann@example.com" = "her password"
+    "bob@example.com" = { email = "robert@example.com", password = "his password" }
+
+    [limits]
+    max_sessions = 20_000
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import tomllib
+from collections.abc import Mapping  # noqa: TC003 - pydantic reads annotations at run time
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Final
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings.exceptions import SettingsError as SourceError
+
+from coatcheck.engine.limits import Limits
+from coatcheck.errors import SettingsError
+from coatcheck.upstream.tokens import sendable
+
+PREFIX: Final = "COATCHECK_"
+CONFIG: Final = f"{PREFIX}CONFIG"
+DEFAULT_FILE: Final = "coatcheck.toml"
+
+_DURATION = "must be seconds, or a duration such as PT30M"
+_CLEARER = {
+    "extra_forbidden": "there is no such setting",
+    "missing": "is missing",
+    "time_delta_parsing": _DURATION,
+    "time_delta_type": _DURATION,
+    "greater_than": "must be longer than zero",
+    "greater_than_equal": "must be 1 or more",
+    "less_than_equal": "must be ten years or less",
+    "int_parsing": "must be a whole number",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "int_parsing_size": "is too large",
+    "bool_parsing": "must be true or false",
+    "bool_type": "must be true or false",
+    "string_type": "must be a text",
+    "string_too_short": "must not be empty",
+    "too_short": "must not be empty",
+    "model_type": "must be a table",
+    "mapping_type": "must be a table",
+}
+_PLAIN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+
+
+def _seconds(value: object) -> object:
+    """Turn a number in text into one: pydantic takes ``"3600"`` for days that are not correctly formatted."""
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            return value
+    if isinstance(value, bool) or (isinstance(value, float) and not math.isfinite(value)):
+        raise ValueError(_DURATION)
+    return value
+
+
+def _url(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if (
+        not usable
+        or not url.isprintable()
+        or " " in url
+        or "@" in parts.netloc
+        or parts.query
+        or parts.fragment
+    ):
+        raise ValueError("must be http(s)://host[:port][/prefix] and nothing else")
+    return url
+
+
+def _token(token: SecretStr) -> SecretStr:
+    if not sendable(token.get_secret_value()):
+        raise ValueError("must be printable ASCII without blanks, to be sent in a header")
+    return token
+
+
+def _account(value: object) -> object:
+    return {"password": value} if isinstance(value, str | SecretStr) else value
+
+
+Span = Annotated[timedelta, BeforeValidator(_seconds), Field(gt=timedelta(0), le=timedelta(days=3660))]
+Secret = Annotated[SecretStr, Field(min_length=1)]
+Count = Annotated[int, Field(ge=1)]
+Text = Annotated[str, Field(min_length=1)]
+
+_LIMITS = Limits()
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class AccountSettings(_Table):
+    """What one user is logged in with.
+
+    Attributes:
+        password: the account's.
+        email: the account's, when it is not the user id itself.
+    """
+
+    password: Secret
+    email: Text | None = Field(default=None, repr=False)
+
+
+class SharedAccount(_Table):
+    """The account whose data everyone sees."""
+
+    email: Text = Field(repr=False)
+    password: Secret
+
+
+class LimitSettings(_Table):
+    """The bounds of `coatcheck.Limits`."""
+
+    max_bytes: Count = _LIMITS.max_bytes
+    max_sessions: Count = _LIMITS.max_sessions
+    max_keys_per_session: Count = _LIMITS.max_keys_per_session
+    max_loads: Count = _LIMITS.max_loads
+    max_loads_per_user: Count = _LIMITS.max_loads_per_user
+    max_refreshes: Count = _LIMITS.max_refreshes
+
+    def limits(self) -> Limits:
+        """Return them as the cache takes them."""
+        return Limits(**self.model_dump())
+
+
+class Settings(_Table):
+    """All settings. Made directly it reads nothing; `load` reads environment and file.
+
+    Attributes:
+        upstream_url: where the upstream is. There is no default: no host is ever guessed.
+        timeout: how long one upstream request may take; seconds, or a duration such as ``PT30S``.
+        max_body: bytes that an upstream body may have.
+        ttl: how long every resource is fresh; None for what the catalog declares, 24 hours.
+        default_email: the user of a call that names none, in programs that use the drop-in service.
+        strict_users: refuse a call that names no user, instead of using ``default_email``.
+        accounts: by user id, the password or a table with ``password`` and ``email``.
+        token: a token of ``default_email``, who then needs no password. It cannot be renewed.
+        everyone_sees_data_of: an account for all users that have none of their own: **each of them sees that
+            account's data as if it were theirs**. None: such users get an error.
+        limits: what the cache may hold and do at once.
+    """
+
+    upstream_url: Annotated[str, AfterValidator(_url)] | None = None
+    timeout: Span = timedelta(seconds=30)
+    max_body: Count = 1024 * 1024
+    ttl: Span | None = None
+    default_email: Text | None = Field(default=None, repr=False)
+    strict_users: bool = False
+    accounts: Mapping[str, Annotated[AccountSettings, BeforeValidator(_account)]] = Field(
+        default={}, repr=False
+    )
+    token: Annotated[SecretStr, AfterValidator(_token)] | None = None
+    everyone_sees_data_of: SharedAccount | None = None
+    limits: LimitSettings = LimitSettings()
+
+    @model_validator(mode="after")
+    def _token_has_an_owner(self) -> Settings:
+        if self.token is not None and self.default_email is None:
+            raise SettingsError(f"{PREFIX}TOKEN: whose is it? set {PREFIX}DEFAULT_EMAIL, too")
+        if self.token is not None and self.default_email in self.accounts:
+            raise SettingsError(
+                f"{PREFIX}TOKEN: its user has a password in {PREFIX}ACCOUNTS, too; give one of them"
+            )
+        return self
+
+
+class _FromEnvironment(BaseSettings, Settings):
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        env_ignore_empty=True,
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the signature is given
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the same
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the same
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        # What is passed is what the file says, and the environment wins over it.
+        return env_settings, init_settings
+
+
+def load(config: str | Path | None = None) -> Settings:
+    """Return the settings of this process.
+
+    Args:
+        config: the TOML file to read instead of the one that ``COATCHECK_CONFIG`` names.
+
+    Raises:
+        SettingsError: for each wrong setting one line that names it; none shows a value.
+    """
+    given = config if config is not None else os.environ.get(CONFIG) or None
+    written = (
+        _read(Path(DEFAULT_FILE), required=False) if given is None else _read(Path(given), required=True)
+    )
+    # Raised below, where no exception that holds the values can become the context.
+    try:
+        return _FromEnvironment(**written)
+    except ValidationError as error:
+        lines = [
+            _line(problem["loc"], problem["type"], problem["msg"])
+            for problem in error.errors(include_input=False)
+        ]
+    except SourceError as error:
+        field = re.search(r'field "(\w+)"', str(error))
+        lines = [f"setting {PREFIX}{field[1].upper() if field else '…'}: must be a table written as JSON"]
+    raise SettingsError("\n".join(dict.fromkeys(lines)))
+
+
+def _read(path: Path, *, required: bool) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        if not required:
+            return {}
+        problem = "does not exist"
+    except OSError as error:
+        problem = f"cannot be read ({error.strerror})"
+    except UnicodeDecodeError:
+        problem = "is not UTF-8"
+    except tomllib.TOMLDecodeError as error:
+        # Its text may quote the file, which holds passwords; the place is enough.
+        place = re.search(r"\(at [\w ,]+\)$", str(error))
+        problem = f"is not TOML {place[0] if place else ''}".strip()
+    raise SettingsError(f"setting {CONFIG}: {path} {problem}")
+
+
+def _line(place: tuple[int | str, ...], kind: str, message: str) -> str:
+    """Say in one line what is wrong, without the value, and without user ids, which are keys of ``accounts``."""
+    if not place:
+        return f"setting {message.removeprefix('Value error, ')}"
+    text = _CLEARER.get(kind, message.removeprefix("Value error, ").replace("Input should", "must", 1))
+    names = [str(part) for part in place]
+    if names[0] == "accounts":
+        field = f"{names[2]} " if len(names) > 2 and _PLAIN_NAME.fullmatch(names[2]) else ""
+        return (
+            f"setting {PREFIX}ACCOUNTS: {field}of one account: {text}"
+            if field
+            else (f"setting {PREFIX}ACCOUNTS: {text}")
+        )
+    if not all(_PLAIN_NAME.fullmatch(name) for name in names):
+        return f"setting {PREFIX}…: there is no such setting"
+    return f"setting {PREFIX}{'__'.join(names).upper()}: {text}"
