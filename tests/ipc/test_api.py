@@ -305,12 +305,20 @@ class TestClusters:
         assert len(listing.clusters.value) == 1
 
     async def test_a_stream_that_hangs_gives_what_it_brought(
-        self, upstream: LocalUpstream, cloud: IpcCloud, monkeypatch: pytest.MonkeyPatch
+        self, client: UpstreamClient, cloud: IpcCloud, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(api, "LIVE_TIMEOUT", 0.1)
-        upstream.on(CLUSTERS, event_stream(EVENT, end=hang))
+        said = EVENT
+
+        async def stream(
+            method: str, path: str, *, timeout: float, feed: Callable[[bytes], bool], **how: object
+        ) -> None:
+            assert timeout == api.LIVE_TIMEOUT
+            feed(said)
+            raise UpstreamTimeout("no complete answer")
+
+        monkeypatch.setattr(client, "stream", stream)
         assert [each.fault for each in (await cloud.clusters(4101, [21])).errors] == ["cut"]
-        upstream.on(CLUSTERS, event_stream(b":ping\n", end=hang))
+        said = b":ping\n"
         with pytest.raises(UpstreamTimeout):
             await cloud.clusters(4101, [21])
 

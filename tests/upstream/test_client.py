@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import threading
 import tracemalloc
 import zlib
 from typing import TYPE_CHECKING
@@ -463,6 +464,27 @@ class TestLife:
         await client.aclose()
         with pytest.raises(CacheClosed):
             await client.request("GET", "/x")
+
+    async def test_pools_of_other_loops_are_closed_with_it(self, upstream: LocalUpstream) -> None:
+        """Each through its own loop."""
+        upstream.on("/x", reply(b"[1]"))
+        client = UpstreamClient(upstream.base_url)
+        other = asyncio.new_event_loop()
+        thread = threading.Thread(target=other.run_forever)
+        thread.start()
+        try:
+            there = asyncio.run_coroutine_threadsafe(client.request("GET", "/x"), other)
+            here = client.request("GET", "/x")
+            assert [each.body for each in await asyncio.gather(asyncio.wrap_future(there), here)] == [
+                b"[1]"
+            ] * 2
+            sessions = list(client._sessions.values())
+            await client.aclose()
+            assert [session.closed for session in sessions] == [True, True]
+        finally:
+            other.call_soon_threadsafe(other.stop)
+            thread.join()
+            other.close()
 
     # A loop that is closed with connections open leaves them to their finalizers, which say so.
     @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")

@@ -39,6 +39,7 @@ EVENT_STREAM = "text/event-stream"
 Feed = Callable[[bytes], bool]
 """Takes the next bytes of a stream; returns whether it has heard enough."""
 
+_BUFFER = 64 * 1024
 _PATH = re.compile(r"/[!-\"$-~]*")
 
 
@@ -269,6 +270,8 @@ class UpstreamClient:
                 connector=aiohttp.TCPConnector(limit=self._connections),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
+                # Also how much is inflated at once.
+                read_bufsize=_BUFFER,
                 trust_env=False,
             )
             for other in [other for other in self._sessions if other.is_closed()]:
