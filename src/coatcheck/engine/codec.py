@@ -67,22 +67,22 @@ class Codec(Generic[T]):
             BadUpstreamBody: a `Body` is not JSON of the declared type.
             WrongType: a value is not of the declared type.
         """
+        # Raised outside of the handlers: as the context of ours, the foreign exception would still show the body.
         if isinstance(result, Body):
-            body = result.content
             try:
-                return body, self._decoder.decode(body)
+                return result.content, self._decoder.decode(result.content)
             except (msgspec.MsgspecError, RecursionError, ValueError) as error:
-                raise BadUpstreamBody(
-                    f"{self.name}: the body is not of the declared type{_where(error)}"
-                ) from None
+                where = _where(error)
+            raise BadUpstreamBody(f"{self.name}: the body is not of the declared type{where}")
         try:
             body = self._encoder.encode(result)
             return body, self._decoder.decode(body)
         except (msgspec.MsgspecError, RecursionError, TypeError, ValueError, OverflowError) as error:
-            raise WrongType(
-                f"{self.name}: the loader returned a {type(result).__qualname__} that does not fit the declared type"
-                f"{_where(error)}"
-            ) from None
+            where = _where(error)
+        what = type(result).__qualname__
+        raise WrongType(
+            f"{self.name}: the loader returned a {what} that does not fit the declared type{where}"
+        )
 
 
 def _where(error: Exception) -> str:
