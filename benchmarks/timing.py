@@ -1,0 +1,88 @@
+"""Taking turns: the floor and each candidate one after the other, again and again, so that noise meets both."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from dataclasses import dataclass, field
+from statistics import median
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping
+
+    # Does the job so many times.
+    Batch = Callable[[int], Awaitable[None]]
+
+PROBE = 0.001
+
+
+@dataclass
+class Race:
+    """Seconds for one job, round by round, and its ratio to the floor measured right before it."""
+
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+    ratios: dict[str, list[float]] = field(default_factory=dict)
+
+    def value(self, name: str) -> float:
+        """Return the median of the seconds."""
+        return median(self.seconds[name])
+
+    def ratio(self, name: str) -> float:
+        """Return the median of the ratios."""
+        return median(self.ratios[name])
+
+
+async def race(
+    floor: Batch,
+    candidates: Mapping[str, Batch],
+    *,
+    rounds: int,
+    seconds: float,
+    most: int = 1_000_000_000,
+) -> Race:
+    """Let all take turns for so many rounds, each with as many jobs a turn as take it about so many *seconds*."""
+    result = Race({"floor": []}, {"floor": [1.0]})
+    numbers = {name: await _number(batch, seconds, most) for name, batch in candidates.items()}
+    floor_number = await _number(floor, seconds, most)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(rounds):
+            for name, batch in candidates.items():
+                least = await _timed(floor, floor_number)
+                taken = await _timed(batch, numbers[name])
+                result.seconds["floor"].append(least)
+                result.seconds.setdefault(name, []).append(taken)
+                result.ratios.setdefault(name, []).append(taken / least)
+    finally:
+        gc.enable()
+    return result
+
+
+async def longest_stall(work: Coroutine[object, object, object]) -> float:
+    """Return the longest time, in seconds, that an otherwise idle loop was kept from a timer of 1 ms by *work*."""
+    longest = 0.0
+    task = asyncio.create_task(work)
+    while not task.done():
+        began = perf_counter()
+        await asyncio.sleep(PROBE)
+        longest = max(longest, perf_counter() - began - PROBE)
+    await task
+    return longest
+
+
+async def _number(batch: Batch, seconds: float, most: int) -> int:
+    number = 1
+    while True:
+        taken = await _timed(batch, number) * number
+        if taken >= seconds / 4 or number >= most:
+            return min(most, max(1, round(number * seconds / max(taken, 1e-9))))
+        number *= 2
+
+
+async def _timed(batch: Batch, number: int) -> float:
+    began = perf_counter()
+    await batch(number)
+    return (perf_counter() - began) / number
