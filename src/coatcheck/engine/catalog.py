@@ -76,7 +76,7 @@ class Resource(Generic[T]):
         key: str,
         index: int,
         parameters: tuple[Parameter, ...],
-        declared: Any,
+        codec: Codec[T],
         policy: Policy,
         derived: bool,
     ) -> None:
@@ -88,7 +88,7 @@ class Resource(Generic[T]):
         self.parameters = parameters
         self.policy = policy
         self.derived = derived
-        self.codec: Codec[T] = Codec(declared, name=self.name)
+        self.codec = codec
         self.ancestors = self.passed_through(())
 
     def __repr__(self) -> str:
@@ -258,13 +258,18 @@ class Catalog(Generic[Api]):
                 if derived
                 else f"{name}: a loader is an async def; for a plain function of other resources use catalog.derived"
             )
+        parameters = self._parameters(name, function, derived=derived)
+        if derived and not parameters:
+            raise CatalogError(
+                f"{name}: a derived resource takes at least one other resource to be derived from"
+            )
         resource: Resource[Any] = Resource(
             function,
             catalog=self.name,
             key=f"{self._serial}.{len(self._resources)}:",
             index=len(self._resources),
-            parameters=self._parameters(name, function, derived=derived),
-            declared=_declared_type(name, function),
+            parameters=parameters,
+            codec=_codec(name, _declared_type(name, function)),
             policy=policy,
             derived=derived,
         )
@@ -306,6 +311,8 @@ def _declared_type(name: str, function: Callable[..., Any]) -> Any:
         raise CatalogError(
             f"{name}: the type {error.name!r} in its annotations is not known in its module"
         ) from None
+    except (AttributeError, SyntaxError, TypeError):
+        raise CatalogError(f"{name}: its annotations cannot be read; write types that exist") from None
     if "return" not in hints:
         raise CatalogError(f"{name} must declare what it returns: write '-> SomeType'")
     declared = hints["return"]
@@ -314,3 +321,10 @@ def _declared_type(name: str, function: Callable[..., Any]) -> Any:
     elif declared is Body:
         raise CatalogError(f"{name}: say what the body is of: write '-> Body[SomeType]'")
     return declared
+
+
+def _codec(name: str, declared: Any) -> Codec[Any]:
+    try:
+        return Codec(declared, name=name)
+    except (TypeError, NameError) as error:
+        raise CatalogError(f"{name}: what it returns has no form in JSON: {error}") from None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from contextvars import ContextVar
-from enum import Enum
+from enum import Enum, Flag
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -52,7 +52,11 @@ def check_argument(name: str, value: object) -> None:
     Raises:
         InvalidKey: the value is a list, a dict or another object that can be mutated.
     """
-    if not frozen(value):
+    try:
+        unchangeable = frozen(value)
+    except RecursionError:
+        raise InvalidKey(f"argument {name!r} is nested too deeply to be part of a key") from None
+    if not unchangeable:
         raise InvalidKey(
             f"argument {name!r} can be changed after the call; pass a number, a string, a tuple or a frozen object"
         )
@@ -79,7 +83,10 @@ def encode_arguments(arguments: Iterable[object]) -> bytes:
     Raises:
         InvalidKey: a value has no canonical form, such as a string with a lone surrogate.
     """
-    encoded = b"".join(encode(value) for value in arguments)
+    try:
+        encoded = b"".join(encode(value) for value in arguments)
+    except RecursionError:
+        raise InvalidKey("an argument is nested too deeply to be part of a key") from None
     if len(encoded) > MAX_PLAIN_KEY_BYTES:
         return part(b"h", hashlib.sha256(encoded).digest())
     return encoded
@@ -94,7 +101,8 @@ def encode(value: object) -> bytes:
     if value is False:
         return b"f"
     if isinstance(value, Enum):
-        return part(b"e", encode(type(value).__qualname__) + encode(value.name))
+        # Not every combination of flags has a name; each has a number.
+        return part(b"e", kind(value) + encode(value.value if isinstance(value, Flag) else value.name))
     if isinstance(value, int):
         return part(b"i", b"%x" % value)
     if isinstance(value, str):
@@ -118,7 +126,12 @@ def encode_compound(value: object) -> bytes:
         body = msgspec.msgpack.encode(value, order="deterministic")
     except (TypeError, ValueError, OverflowError, RecursionError):
         raise InvalidKey(f"an argument of type {type(value).__qualname__} has no canonical form") from None
-    return part(b"o", encode(type(value).__qualname__) + body)
+    return part(b"o", kind(value) + body)
+
+
+def kind(value: object) -> bytes:
+    """Return the canonical bytes of a value's type: two of one name in two modules are two types."""
+    return encode(type(value).__module__) + encode(type(value).__qualname__)
 
 
 def part(tag: bytes, content: bytes) -> bytes:

@@ -51,11 +51,13 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
             raise PolicyError("ttl must be longer than zero")
         if self.deadline <= timedelta(0):
             raise PolicyError("deadline must be longer than zero")
-        if self.refresh_ahead is not None and not 0 < self.refresh_ahead < 1:
+        if self.refresh_ahead is not None and not (
+            _is_number(self.refresh_ahead) and 0 < self.refresh_ahead < 1
+        ):
             raise PolicyError(
                 "refresh_ahead is a fraction of the ttl: write a number between 0 and 1, such as 0.8"
             )
-        if not 0 <= self.jitter < 1:
+        if not (_is_number(self.jitter) and 0 <= self.jitter < 1):
             raise PolicyError(
                 "jitter is a fraction of the refresh-ahead point: write a number from 0 up to 1"
             )
@@ -75,6 +77,10 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
             raise PolicyError(
                 "failure_throttle must be shorter than stale_if_error, or the first failure would be the only attempt"
             )
+
+
+def _is_number(figure: object) -> bool:
+    return isinstance(figure, int | float)
 
 
 class Freshness(Enum):

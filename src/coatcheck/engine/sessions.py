@@ -49,7 +49,7 @@ class Weights:
         """Count an entry in."""
         self.entries += 1
         self.body_bytes += len(entry.body)
-        self.key_bytes += 0 if key is resource.key else sys.getsizeof(key)
+        self.key_bytes += key_bytes(key, resource)
         self.seen += 1
         if resource.codec.shared and (self.seen <= SIZED_AT_FIRST or self.seen % SIZED_EVERY == 0):
             self.sized_bodies += len(entry.body)
@@ -59,7 +59,7 @@ class Weights:
         """Count an entry out."""
         self.entries -= 1
         self.body_bytes -= len(entry.body)
-        self.key_bytes -= 0 if key is resource.key else sys.getsizeof(key)
+        self.key_bytes -= key_bytes(key, resource)
 
     def factor(self) -> float:
         """Return how many bytes a decoded value takes for each of its body."""
@@ -108,7 +108,7 @@ class Sessions:
             state = State(user, len(self.resources), now)
             self.states[user] = state
             self._queue.append(state)
-            self._user_bytes += sys.getsizeof(user)
+            self._user_bytes += text_bytes(user)
             self._make_room(keep=state)
         return state
 
@@ -118,7 +118,7 @@ class Sessions:
             return
         state.closed = True
         del self.states[state.user]
-        self._user_bytes -= sys.getsizeof(state.user)
+        self._user_bytes -= text_bytes(state.user)
         entries = 0
         for key, slot in state.slots.items():
             if isinstance(slot, Entry):
@@ -146,7 +146,7 @@ class Sessions:
             state.refusals.pop(key, None)
         self._drop_aliases(state, resource)
         if len(state.slots) > self._limits.max_keys_per_session:
-            self._drop_oldest(state)
+            self._drop_oldest(state, keep=key)
         self._make_room(keep=state)
 
     def alias(self, state: State, resource: Resource[Any], alias: Alias) -> None:
@@ -199,7 +199,9 @@ class Sessions:
 
     def sweep(self, number: int, now: float, idle: float) -> None:
         """Remove dead entries of the next *number* sessions, and those that hold nothing and were not used for *idle* s."""
-        for _ in range(min(number, len(self._queue))):
+        for _ in range(number):
+            if not self._queue:
+                return  # ending a session may have thrown the closed ones out
             state = self._queue.popleft()
             if state.closed:
                 continue
@@ -229,10 +231,11 @@ class Sessions:
 
     def bytes_of(self, state: State) -> int:
         """Return the memory that one session takes, estimated."""
-        size = SESSION_BYTES + sys.getsizeof(state.user)
+        size = SESSION_BYTES + text_bytes(state.user)
         for key, slot in list(state.slots.items()):
             if isinstance(slot, Entry):
-                size += self._weights[self._resource(key).index].weigh(1, len(slot.body))
+                resource = self._resource(key)
+                size += self._weights[resource.index].weigh(1, len(slot.body)) + key_bytes(key, resource)
             else:
                 size += ALIAS_BYTES
         return size
@@ -256,9 +259,11 @@ class Sessions:
                 del state.slots[dependent.key]
                 self._aliases -= 1
 
-    def _drop_oldest(self, state: State) -> None:
-        # The one kept last is the youngest, so it never goes.
-        _, key = min((entry.started, key) for key, entry in state.entries())
+    def _drop_oldest(self, state: State, *, keep: str) -> None:
+        held = [(entry.started, key) for key, entry in state.entries()]
+        if len(held) <= self._limits.max_keys_per_session:
+            return  # the rest are aliases
+        _, key = min(each for each in held if each[1] != keep)
         resource = self._resource(key)
         self._take_out(state, resource, key, Removal.EVICTED)
         self._drop_aliases(state, resource)
@@ -281,6 +286,16 @@ class Sessions:
         victim = min(candidates, key=lambda state: state.used, default=None)
         self._queue.extend(state for state in probed if state is not victim)
         return victim
+
+
+def text_bytes(text: str) -> int:
+    """Return the bytes of a string, whatever else it has come to carry: what is counted in is counted out."""
+    return sys.getsizeof("") + len(text) if text.isascii() else sys.getsizeof("é") + len(text.encode())
+
+
+def key_bytes(key: str, resource: Resource[Any]) -> int:
+    """Return the bytes of an entry's key; the one of a resource without parameters is everybody's."""
+    return text_bytes(key) if resource.parameters else 0
 
 
 def size_of(value: object) -> int:
