@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import random
+import weakref
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from coatcheck.clock import SystemClock
 from coatcheck.engine.entry import Cleared
 from coatcheck.engine.events import Feed
-from coatcheck.engine.home import Home
+from coatcheck.engine.home import Home, HomeEnded, tell
 from coatcheck.engine.keys import check_user
 from coatcheck.engine.limits import Limits
 from coatcheck.engine.loads import Loads
@@ -30,10 +32,10 @@ from coatcheck.engine.stats import (
     resource_stats,
     sum_of,
 )
-from coatcheck.errors import PolicyError
+from coatcheck.errors import CacheClosed, PolicyError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping
     from types import TracebackType
     from typing import Self
 
@@ -104,10 +106,10 @@ class SessionCache(Generic[Api]):
             sessions=self._sessions, home=self._home, connect=connect, rules=self._rules, limits=limits,
             ledger=self._ledger, clock=clock, rng=rng, tell=self._tell, keeping=enabled,
         )  # fmt: skip
-        self._refresher = Refresher(self._loads, limits)
+        self._refresher = Refresher(self._loads, self._home, limits)
         self._resolver = Resolver(
-            sessions=self._sessions, loads=self._loads, refresher=self._refresher, rules=self._rules,
-            ledger=self._ledger, clock=clock, tell=self._tell, keeping=enabled,
+            sessions=self._sessions, loads=self._loads, refresher=self._refresher, home=self._home,
+            rules=self._rules, ledger=self._ledger, clock=clock, tell=self._tell, keeping=enabled,
         )  # fmt: skip
         self._scheduler = (
             None
@@ -173,24 +175,24 @@ class SessionCache(Generic[Api]):
     async def clear_all(self) -> Cleared:
         """Drop all sessions, with the promise of `Session.clear` for each."""
 
-        async def close() -> None:
+        def close() -> None:
             for state in list(self._sessions.states.values()):
                 self._sessions.close(state, Removal.CLEARED)
 
-        await self._home.run(close)
+        await self._home.do(close)
         return Cleared()
 
     async def invalidate(self, resource: Resource[Any]) -> None:
         """Drop a resource's entries of every user, under all arguments; see `Session.invalidate`."""
         self._check(resource)
 
-        async def drop() -> None:
+        def drop() -> None:
             now = self._clock.monotonic()
             for state in list(self._sessions.states.values()):
                 for stored, key in self._resolver.to_invalidate(state, resource, {}, now):
                     self._loads.begin(self._sessions.drop(state, stored, Removal.INVALIDATED, key=key))
 
-        await self._home.run(drop)
+        await self._home.do(drop)
 
     def set_policy(self, resource: Resource[Any], policy: Policy) -> None:
         """Put another policy in force, for what is held, too. Takes a moment for each session held.
@@ -208,9 +210,11 @@ class SessionCache(Generic[Api]):
             self._check(resource)
             if resource.derived:
                 raise PolicyError(f"{resource.name} is derived: set the policy of what it is derived from")
-        now = self._clock.monotonic()
-        for resource, policy in policies.items():
-            self._rules[resource.index] = in_force(policy, before=self._rules[resource.index], now=now)
+        # A get that is being resolved by the old rules has been filed by then, and is judged anew, too.
+        with self._home.lock:
+            now = self._clock.monotonic()
+            for resource, policy in policies.items():
+                self._rules[resource.index] = in_force(policy, before=self._rules[resource.index], now=now)
         self._sessions.rejudge(policies)
 
     def policy(self, resource: Resource[Any]) -> Policy:
@@ -220,6 +224,7 @@ class SessionCache(Generic[Api]):
 
     def users(self) -> tuple[str, ...]:
         """Return the users that something is held for, or was of late."""
+        self._home.check_process()
         return tuple(self._sessions.states)
 
     @overload
@@ -233,6 +238,7 @@ class SessionCache(Generic[Api]):
         Raises:
             InvalidKey: *user* cannot own a session.
         """
+        self._home.check_process()
         if user is not None:
             return self._user_stats(check_user(user))
         resources = {}
@@ -259,23 +265,22 @@ class SessionCache(Generic[Api]):
         """End all sessions, cancel loads and close connections. Callers that wait get `CacheClosed`, as all later do."""
         if self._home.closed:
             return
-        await self._home.run(self._close)
+        with contextlib.suppress(CacheClosed):  # by another, meanwhile
+            await self._home.run(self._close)
 
     async def _close(self) -> None:
-        self._home.closed = True
-        for chore in self._chores:
-            chore.cancel()
-        self._loads.abort()
-        for state in list(self._sessions.states.values()):
-            self._sessions.close(state, Removal.CLOSED)
+        with self._home.step:
+            self._home.closed = True
+            for chore in self._chores:
+                chore.cancel()
+            self._loads.abort()
+            for state in list(self._sessions.states.values()):
+                self._sessions.close(state, Removal.CLOSED)
         await self._loads.settled()
 
-    async def _sweep(self) -> None:
-        while True:
-            await self._clock.sleep(SWEEP_SECONDS)
-            for _ in range(0, len(self._sessions.states), SWEEP_SLICE):
-                self._sessions.sweep(SWEEP_SLICE, self._clock.monotonic(), IDLE_SECONDS)
-                await self._clock.sleep(0)
+    def _sweep(self) -> None:
+        with self._home.step:
+            self._sessions.sweep(SWEEP_SLICE, self._clock.monotonic(), IDLE_SECONDS)
 
     def _user_stats(self, user: str) -> UserStats:
         state = self._sessions.states.get(user)
@@ -298,18 +303,51 @@ class SessionCache(Generic[Api]):
         self._catalog.check(resource)
 
     def _tell(self, event: Event) -> None:
-        self._feed.send(event, self._home.soon)
+        with self._home.lock:
+            self._feed.send(event, self._home.soon)
 
     def _dismiss(self, state: State) -> None:
         self._loads.dismiss(state)
 
-    def _move_in(self) -> None:
-        # The loads of a former home have ended with it; on the first loop there are none.
-        self._loads.abandon(list(self._sessions.states.values()))
+    def _move_in(self, former: asyncio.AbstractEventLoop | None) -> None:
+        if former is not None:
+            # Should it ever run again, it finds its work cancelled.
+            self._loads.abandon(list(self._sessions.states.values()), former)
+            for chore in self._chores:
+                tell(former, chore.cancel)
         self._refresher.reset()
-        work = [self._sweep()] if self._scheduler is None else [self._sweep(), self._scheduler.run()]
+        self._feed.resume(self._home.soon)
+        work = [_sweep(weakref.ref(self), self._clock)]
+        if self._scheduler is not None:
+            work.append(_as_long_as_at_home(self._scheduler.run()))
         loop = asyncio.get_running_loop()
         self._chores = [loop.create_task(each, context=contextvars.Context()) for each in work]
 
     def _fork(self) -> None:
         self._ledger.hits.clear()
+
+
+async def _sweep(cache: weakref.ref[SessionCache[Any]], clock: Clock) -> None:
+    """Sweep for ever, or until nobody has the cache any more: while it sleeps, this keeps none alive."""
+    while True:
+        await clock.sleep(SWEEP_SECONDS)
+        swept = 0
+        while True:
+            kept = cache()
+            if kept is None:
+                return
+            if swept >= len(kept.users()):
+                break
+            try:
+                kept._sweep()  # noqa: SLF001
+            except HomeEnded:
+                return
+            swept += SWEEP_SLICE
+            del kept
+            await clock.sleep(0)
+        del kept
+
+
+async def _as_long_as_at_home(chore: Coroutine[Any, Any, None]) -> None:
+    with contextlib.suppress(HomeEnded):
+        await chore

@@ -84,12 +84,19 @@ class Feed:
         if len(self._waiting) == 1:
             soon(self._drain)
 
+    def resume(self, soon: Callable[[Callable[[], None]], object]) -> None:
+        """Tell what waits through another *soon*: the loop that was to call back has ended."""
+        if self._waiting:
+            soon(self._drain)
+
     def _drain(self) -> None:
         assert self._observer is not None
-        while self._waiting:
-            event = self._waiting[0]
+        while True:
+            try:
+                event = self._waiting.popleft()
+            except IndexError:
+                return
             try:
                 self._observer(event)
             except Exception:  # noqa: BLE001 - whatever it raises is its own; the count tells of it
                 self.failures += 1
-            self._waiting.popleft()

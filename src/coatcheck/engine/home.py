@@ -1,15 +1,23 @@
 """The home loop of a cache: where its loads run, whoever asks.
 
 Home is a loop that runs. When it has ended, as between two ``asyncio.run``, the next caller's loop is adopted.
+
+A loop tells nobody that it has ended, and one that has may run once more: ``asyncio.run`` itself does, to cancel what
+is left. So whatever changes what the cache holds is done in a *step*: under one lock, which adopting takes as well. A
+loop that is home no longer is told so at its next step and changes nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import contextvars
+import functools
 import os
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any, TypeVar
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from coatcheck.errors import CacheClosed, ForkedCache
 
@@ -18,29 +26,68 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# How often a visitor from another loop looks whether home still runs: an ended loop tells nobody.
-_LIVENESS_SECONDS = 1.0
+# How often one who waits for another loop looks whether it still runs: a loop that was stopped tells nobody.
+LIVENESS_SECONDS = 0.25
 _homes: weakref.WeakSet[Home] = weakref.WeakSet()
-_hook_lock = threading.Lock()
-_hooked: list[bool] = []
+
+
+class HomeEnded(Exception):
+    """The loop that was asked is home no longer: ask the next one."""
+
+
+class Step:
+    """A step of work at home, as a context manager: no await in it, no other thread's step and no move meanwhile.
+
+    Raises:
+        HomeEnded: the loop that runs here is not home.
+    """
+
+    __slots__ = ("_home",)
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+
+    def __enter__(self) -> None:
+        lock = self._home.lock
+        lock.acquire()
+        if not self._home.is_here():
+            lock.release()
+            raise HomeEnded
+
+    def __exit__(self, *_error: object) -> None:
+        self._home.lock.release()
 
 
 class Home:
     """The loop that a cache's loads run on.
 
     Args:
-        moved_in: called on a loop that has just become home; the loads of a former one must fail.
-        forked: called in a forked child.
+        moved_in: called, within a step, on a loop that has just become home, with the former one; its loads must fail.
+        forked: called in a forked child, if the cache had been used before.
+
+    Attributes:
+        lock: what every change of what the cache holds is made under. It may be taken again by who has it.
+        step: as ``with home.step:``, one step of work at home.
+        used: a loop is or was home, or is about to be.
+        closed: the cache is.
     """
 
-    def __init__(self, *, moved_in: Callable[[], None], forked: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        *,
+        moved_in: Callable[[asyncio.AbstractEventLoop | None], None],
+        forked: Callable[[], None],
+    ) -> None:
         self._moved_in = moved_in
         self._forked = forked
-        self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._in_child = False
+        self.lock = threading.RLock()
+        self.step = Step(self)
+        self.used = False
         self.closed = False
-        _watch_forks(self)
+        _watch_forks()
+        _homes.add(self)
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -52,13 +99,21 @@ class Home:
         """Raise when this cache cannot be used here.
 
         Raises:
-            ForkedCache: it was made in the parent process.
+            ForkedCache: it was used in the parent process.
             CacheClosed: it was closed.
         """
-        if self._in_child:
-            raise ForkedCache("this cache was made before the process was forked; make one in the child")
+        self.check_process()
         if self.closed:
             raise CacheClosed("this cache is closed")
+
+    def check_process(self) -> None:
+        """Raise in a forked child, if the cache had been used before.
+
+        Raises:
+            ForkedCache: it was used in the parent process.
+        """
+        if self._in_child:
+            raise ForkedCache("this cache was used before the process was forked; make one in the child")
 
     def is_here(self) -> bool:
         """Tell whether the caller runs on the home loop."""
@@ -68,67 +123,176 @@ class Home:
             return False
 
     async def run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Run *work* at home and return its result; cancelling the caller cancels it there."""
+        """Run *work* at home and return its result; cancelling the caller cancels it there.
+
+        When home ends meanwhile, *work* is begun anew at the next home.
+        """
         while True:
             self.check()
-            home = self._settle()
-            if home is asyncio.get_running_loop():
-                return await work()
+            here = asyncio.get_running_loop()
+            home = self._settle(here)
             try:
-                return await self._visit(home, work)
-            except _HomeEnded:
+                if home is here:
+                    return await work()
+                return await Visit(home, functools.partial(self._welcome, work)).over()
+            except HomeEnded:
                 continue
 
-    def soon(self, callback: Callable[[], None]) -> None:
-        """Call back between two steps of the home loop."""
-        self.loop.call_soon(callback)
+    async def do(self, change: Callable[[], T]) -> T:
+        """Do *change*, which awaits nothing, as one step at home and return its result."""
 
-    def _settle(self) -> asyncio.AbstractEventLoop:
+        async def step() -> T:
+            with self.step:
+                return change()
+
+        return await self.run(step)
+
+    def soon(self, callback: Callable[[], object]) -> None:
+        """Call back at home between two steps of its loop, in an empty context; never, if home has ended. Any thread."""
+        loop = self._loop
+        if loop is not None:
+            call = loop.call_soon if self.is_here() else loop.call_soon_threadsafe
+            with contextlib.suppress(RuntimeError):
+                call(callback, context=contextvars.Context())
+
+    def _settle(self, here: asyncio.AbstractEventLoop) -> asyncio.AbstractEventLoop:
         home = self._loop
         if home is not None and home.is_running():
             return home
-        with self._lock:
-            if self._loop is None or not self._loop.is_running():
-                self._loop = asyncio.get_running_loop()
-                self._moved_in()
-            return self._loop
+        with self.lock:
+            self.check()
+            former = self._loop
+            if former is not None and former.is_running():
+                return former
+            self.used = True
+            self._loop = here
+            self._moved_in(former)
+            return here
 
-    async def _visit(self, home: asyncio.AbstractEventLoop, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        coroutine = work()
-        try:
-            there = asyncio.run_coroutine_threadsafe(coroutine, home)
-        except RuntimeError:
-            coroutine.close()
-            raise _HomeEnded from None
-        here = asyncio.wrap_future(there)
-        try:
-            while not here.done():
-                await asyncio.wait({here}, timeout=_LIVENESS_SECONDS)
-                if not here.done() and not home.is_running():
-                    raise _HomeEnded
-        finally:
-            # Does nothing to what has ended; otherwise the caller was cancelled, or home has gone.
-            there.cancel()
-        if here.cancelled():
-            # Home's own shutdown cancelled it; this caller was not cancelled and asks the next home.
-            raise _HomeEnded
-        return here.result()
+    async def _welcome(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        # Home may have been closed while the visitor was on the way.
+        self.check()
+        return await work()
 
     def _fork(self) -> None:
-        self._in_child = True
-        self._forked()
+        if self.used:
+            self._in_child = True
+            self._forked()
+        else:
+            # Whoever held it does not exist here.
+            self.lock = threading.RLock()
 
 
-class _HomeEnded(Exception):
-    pass
+class Visit(Generic[T]):
+    """Work that somebody in another thread has done on *loop*, to be waited for there.
+
+    Args:
+        loop: where.
+        work: called there, in the visitor's context.
+    """
+
+    __slots__ = ("_end", "_left", "_loop", "_task", "_work")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, work: Callable[[], Coroutine[Any, Any, T]]) -> None:
+        self._loop = loop
+        self._work = work
+        self._task: asyncio.Task[T] | None = None
+        self._left = False
+        self._end: Future[T] = Future()
+
+    async def over(self) -> T:
+        """Return the result without blocking the visitor's loop; who is cancelled meanwhile cancels the work.
+
+        Raises:
+            HomeEnded: the loop has ended without an answer.
+        """
+        mine = asyncio.get_running_loop()
+        told = mine.create_future()
+
+        def wake() -> None:
+            if not told.done():
+                told.set_result(None)
+
+        try:
+            self._begin()
+            self._end.add_done_callback(lambda _: tell(mine, wake))
+            while not self._end.done():
+                await asyncio.wait({told}, timeout=LIVENESS_SECONDS)
+                self._check_alive()
+        except BaseException:
+            self._leave()
+            raise
+        try:
+            return self._end.result()
+        finally:
+            del self  # an exception, its traceback and this frame would keep each other
+
+    def wait(self) -> T:
+        """Return the result, blocking the visitor's thread; who is interrupted meanwhile cancels the work.
+
+        Raises:
+            HomeEnded: the loop has ended without an answer.
+        """
+        try:
+            self._begin()
+            while not self._end.done():
+                with contextlib.suppress(TimeoutError):
+                    self._end.exception(LIVENESS_SECONDS)
+                self._check_alive()
+        except BaseException:
+            self._leave()
+            raise
+        try:
+            return self._end.result()
+        finally:
+            del self  # as above
+
+    def _begin(self) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._start)
+        except RuntimeError:
+            raise HomeEnded from None
+
+    def _check_alive(self) -> None:
+        if not self._loop.is_running() and not self._end.done():
+            raise HomeEnded
+
+    def _leave(self) -> None:
+        self._left = True
+        tell(self._loop, self._cancel)
+
+    # -- on the loop that is visited ------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        if not self._left:
+            self._task = self._loop.create_task(self._work())
+            self._task.add_done_callback(self._finish)
+
+    def _cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    def _finish(self, task: asyncio.Task[T]) -> None:
+        if task.cancelled():
+            # Either the visitor has left and does not look, or the loop was shut down and cancelled all it ran.
+            self._end.set_exception(HomeEnded())
+            return
+        error = task.exception()
+        if error is None:
+            self._end.set_result(task.result())
+        else:
+            self._end.set_exception(error)
 
 
-def _watch_forks(home: Home) -> None:
-    with _hook_lock:
-        _homes.add(home)
-        if not _hooked:
-            _hooked.append(True)
-            os.register_at_fork(after_in_child=_note_fork)
+def tell(loop: asyncio.AbstractEventLoop, callback: Callable[[], object]) -> None:
+    """Call back on *loop*, from any thread; never, if it does not run any more."""
+    with contextlib.suppress(RuntimeError):  # it is closed
+        loop.call_soon_threadsafe(callback)
+
+
+@functools.cache
+def _watch_forks() -> None:
+    os.register_at_fork(after_in_child=_note_fork)
 
 
 def _note_fork() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import inspect
 import logging
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from coatcheck.engine.entry import NEVER, PER_CALLER, Entry
 from coatcheck.engine.events import LoadEnded
 from coatcheck.engine.flight import Failed, Flight
+from coatcheck.engine.home import HomeEnded, tell
 from coatcheck.engine.policy import JITTER_STEPS
 from coatcheck.engine.stats import Cause, Count, End, Removal
 from coatcheck.errors import CacheClosed, LoaderBroke, LoadTimeout, Refused, SessionCleared
@@ -96,13 +98,14 @@ class Loads:
         cause: Cause,
         forced: bool,
     ) -> Flight:
-        """Begin a load, or queue it behind a forced one of the same key.
+        """Begin a load, or queue it behind a forced one of the same key. Within a step.
 
         Raises:
             SessionCleared: the state is closed.
+            CacheClosed: with the whole cache.
         """
         if state.closed:
-            raise SessionCleared("the session was cleared before this load could begin; ask again")
+            raise self._end_of_session()
         flight = Flight(key, state=state, resource=resource, values=values, cause=cause, forced=forced)
         flight.chain = (*chain_of_loads.get(), (state, key))
         flight.landed = self._home.loop.create_future()
@@ -116,9 +119,7 @@ class Loads:
         """Start loads that had to wait for others of their key."""
         for flight in flights:
             if flight.state.closed:
-                self._land(
-                    flight, Failed(SessionCleared("the session was cleared before this load could begin"))
-                )
+                self._land(flight, Failed(self._end_of_session()))
             else:
                 self._start(flight)
 
@@ -127,9 +128,7 @@ class Loads:
         if state.flights is not None:
             for flight in state.flights.all():
                 if flight.task is None:
-                    self._land(
-                        flight, Failed(SessionCleared("the session was cleared before this load could begin"))
-                    )
+                    self._land(flight, Failed(self._end_of_session()))
         if state.loading > 0 or state.connection is None:
             return
         connection, state.connection = state.connection, None
@@ -145,22 +144,24 @@ class Loads:
         Raises:
             SessionCleared: the state was closed before the connection was there.
         """
-        if state.closed:
-            raise SessionCleared("the session was cleared before this call could begin; ask again")
         borrower = object()
-        self._borrowers.add(borrower)
-        state.loading += 1
+        with self._home.step:
+            if state.closed:
+                raise self._end_of_session()
+            self._borrowers.add(borrower)
+            state.loading += 1
         try:
             api = await self._connection(state)
             if state.closed:
-                raise SessionCleared("the session was cleared before this call could begin; ask again")
+                raise self._end_of_session()
             return await work(api)
         finally:
-            if borrower in self._borrowers:
-                self._borrowers.discard(borrower)
-                state.loading -= 1
-                if state.closed:
-                    self.dismiss(state)
+            with self._home.lock:
+                if borrower in self._borrowers:
+                    self._borrowers.discard(borrower)
+                    state.loading -= 1
+                    if state.closed:
+                        self.dismiss(state)
 
     def spawn(self, work: Any) -> asyncio.Task[Any]:
         """Run *work* as a task that this cache owns, in an empty context."""
@@ -171,8 +172,12 @@ class Loads:
 
     async def settled(self) -> None:
         """Return when no load and no closing of a connection is under way."""
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        while True:
+            with self._home.step:
+                tasks = list(self._tasks)
+            if not tasks:
+                return
+            await asyncio.wait(tasks)
 
     def abort(self) -> None:
         """Cancel every load: the cache closes."""
@@ -180,13 +185,14 @@ class Loads:
             if flight.task is not None:
                 flight.task.cancel()
 
-    def abandon(self, states: list[State]) -> None:
-        """Forget the loads and connections of a loop that has ended."""
+    def abandon(self, states: list[State], former: asyncio.AbstractEventLoop) -> None:
+        """Forget the loads and connections of a loop that has ended. Should it run again, they end then."""
         for flight in self._flights:
             if flight.called:
                 tally = self._ledger.tallies[flight.resource.index]
                 tally.loading -= 1
                 tally.ends[End.FAILED] += 1
+            tell(former, functools.partial(_abandon, flight))
         self._flights = set()
         self._borrowers = set()
         self._tasks = set()
@@ -205,7 +211,8 @@ class Loads:
         flight.task.add_done_callback(self._tasks.discard)
 
     async def _run(self, flight: Flight) -> None:
-        permit = self._permit(flight)
+        with self._home.lock:
+            permit = self._permit(flight)
         loading = asyncio.create_task(self._load(flight, permit))
         deadline = asyncio.create_task(self._clock.sleep(self._rules[flight.resource.index].deadline))
         result: Entry | Failed
@@ -220,7 +227,8 @@ class Loads:
                     LoadTimeout(f"{flight.resource.name}: the load did not end before its deadline")
                 )
         except asyncio.CancelledError:
-            result = Failed(CacheClosed("the cache was closed, or its loop ended, during this load"))
+            closed = self._home.closed
+            result = Failed(CacheClosed("the cache was closed during this load") if closed else HomeEnded())
         finally:
             deadline.cancel()
             permit.give_back()
@@ -229,7 +237,7 @@ class Loads:
         self._land(flight, result, late=late)
 
     def _permit(self, flight: Flight) -> Permit:
-        if len(flight.chain) > 1:
+        if len(flight.chain) > 1 or flight not in self._flights:
             # Its parent holds slots already; waiting for another could be waiting for itself.
             return Permit()
         state: State = flight.state
@@ -241,11 +249,12 @@ class Loads:
         loading.cancel()
         self._ledger.abandoned += 1
         loading.add_done_callback(self._ended_at_last)
-        connection = flight.state.connection
-        if connection is not None and not connection.done():
-            # A connect that hangs must not make every later load of this session hang, too.
-            connection.cancel()
-            flight.state.connection = None
+        with self._home.lock:
+            connection = flight.state.connection
+            if flight in self._flights and connection is not None and not connection.done():
+                # A connect that hangs must not make every later load of this session hang, too.
+                connection.cancel()
+                flight.state.connection = None
 
     def _ended_at_last(self, _loading: asyncio.Task[Entry | Failed]) -> None:
         self._ledger.abandoned -= 1
@@ -255,9 +264,10 @@ class Loads:
         try:
             await permit.take()
             api = await self._connection(flight.state)
-            if flight.state.closed:
-                return Failed(SessionCleared("the session was cleared before this load could begin"))
-            self._note_begin(flight)
+            with self._home.step:
+                if flight.state.closed:
+                    return Failed(self._end_of_session())
+                self._note_begin(flight)
             arguments = {
                 parameter.name: value
                 for parameter, value in zip(resource.parameters, flight.values, strict=True)
@@ -281,16 +291,18 @@ class Loads:
         )
 
     async def _connection(self, state: State) -> Any:
-        if state.connection is None:
-            task = self.spawn(_open_connection(self._connect, state.user))
-            task.add_done_callback(retrieve)
-            state.connection = task
-        connection = state.connection
+        with self._home.step:
+            if state.connection is None:
+                task = self.spawn(_open_connection(self._connect, state.user))
+                task.add_done_callback(retrieve)
+                state.connection = task
+            connection = state.connection
         try:
             return await asyncio.shield(connection)
         except BaseException:
-            if state.connection is connection and connection.done():
-                state.connection = None
+            with self._home.lock:
+                if state.connection is connection and connection.done():
+                    state.connection = None
             raise
 
     def _note_begin(self, flight: Flight) -> None:
@@ -303,8 +315,13 @@ class Loads:
         flight.state.counts[index * len(Count) + Count.LOADS] += 1
 
     def _land(self, flight: Flight, result: Entry | Failed, *, late: bool = False) -> None:
-        if flight not in self._flights:
-            return  # abandoned: another loop is home
+        with self._home.lock:
+            if flight in self._flights:
+                self._take_in(flight, result, late=late)
+            else:
+                _give_up(flight)  # another loop is home
+
+    def _take_in(self, flight: Flight, result: Entry | Failed, *, late: bool) -> None:
         self._flights.discard(flight)
         state: State = flight.state
         state.loading -= 1
@@ -317,7 +334,10 @@ class Loads:
         if state.flights is not None and not state.flights:
             state.flights = None
         if following is not None:
-            self.begin([following])
+            if isinstance(result, Failed) and isinstance(result.error, CacheClosed | HomeEnded):
+                self._land(following, result)
+            else:
+                self.begin([following])
         if state.loading == 0:
             state.gate = None
             if state.closed:
@@ -326,7 +346,7 @@ class Loads:
     def _settle(self, flight: Flight, result: Entry | Failed, *, late: bool) -> End:
         state: State = flight.state
         if isinstance(result, Failed):
-            if not (state.closed or flight.overtaken):
+            if not (state.closed or flight.overtaken or isinstance(result.error, HomeEnded)):
                 self._note_failure(flight, result.error)
             return End.LATE if late else End.FAILED
         if not self._keeping:
@@ -364,6 +384,23 @@ class Loads:
         tally.load_latency.record(seconds)
         error = type(result.error).__name__ if isinstance(result, Failed) else None
         self._tell(LoadEnded(flight.resource.name, flight.cause, end, seconds, error))
+
+    def _end_of_session(self) -> CacheClosed | SessionCleared:
+        if self._home.closed:
+            return CacheClosed("the cache was closed before this load could begin")
+        return SessionCleared("the session was cleared before this load could begin; ask again")
+
+
+def _abandon(flight: Flight) -> None:
+    if flight.task is not None:
+        flight.task.cancel()
+    _give_up(flight)
+
+
+def _give_up(flight: Flight) -> None:
+    """Let those who still wait for it, on a loop that was home, ask the loop that is."""
+    if not flight.landed.done():
+        flight.landed.set_result(Failed(HomeEnded()))
 
 
 async def _open_connection(connect: Callable[[str], Any], user: str) -> Any:

@@ -6,7 +6,7 @@ import asyncio
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from coatcheck.engine.entry import NEVER, PER_CALLER, Alias, Entry, Lookup, Outcome
+from coatcheck.engine.entry import NEVER, PER_CALLER, Alias, Entry, Outcome
 from coatcheck.engine.events import StaleServed
 from coatcheck.engine.flight import ANY, NOT_YET_BEGUN, Flight, own_copy
 from coatcheck.engine.keys import encode_arguments
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from coatcheck.clock import Clock
     from coatcheck.engine.catalog import Resource
     from coatcheck.engine.events import Event
+    from coatcheck.engine.home import Home
     from coatcheck.engine.loads import Loads
     from coatcheck.engine.policy import Rule
     from coatcheck.engine.refresh import Refresher
@@ -109,12 +110,13 @@ class Resolver:
     """Resolves gets of one cache."""
 
     def __init__(
-        self, *, sessions: Sessions, loads: Loads, refresher: Refresher, rules: list[Rule], ledger: Ledger, clock: Clock,
-        tell: Callable[[Event], None], keeping: bool,
+        self, *, sessions: Sessions, loads: Loads, refresher: Refresher, home: Home, rules: list[Rule], ledger: Ledger,
+        clock: Clock, tell: Callable[[Event], None], keeping: bool,
     ) -> None:  # fmt: skip
         self._sessions = sessions
         self._loads = loads
         self._refresher = refresher
+        self._home = home
         self._rules = rules
         self._ledger = ledger
         self._clock = clock
@@ -133,7 +135,7 @@ class Resolver:
     ) -> Slot | None:
         """Return where a get ends when all on its way is fresh and held, else None; no I/O.
 
-        With a list for what is *due*, which only the home loop may give, the way is remembered as an alias.
+        With a list for what is *due*, which only who holds the cache's lock may give, the way is remembered as an alias.
         """
         if not passed:
             slot = state.slots.get(resource.key)
@@ -206,9 +208,10 @@ class Resolver:
         return Alias(until=until, value=shared, body=body, started=started, expires=expires)
 
     def refresh(self, state: State, due: list[Due], now: float) -> None:
-        """Begin the background loads that a walk found due."""
+        """Begin the background loads that a walk found due; asked elsewhere than at home, soon."""
+        begin = self._refresher.ahead if self._home.is_here() else self._refresher.from_anywhere
         for each in due:
-            self._refresher.ahead(state, each.resource, each.key, each.values, now)
+            begin(state, each.resource, each.key, each.values, now)
 
     def due_before(self, state: State, now: float, horizon: float) -> list[Due]:
         """Return the user's own entries that are fresh now and will have to be refreshed by *horizon*."""
@@ -240,29 +243,34 @@ class Resolver:
                 return None
         return values
 
-    # -- at home, with loads ----------------------------------------------------------------------------------------
+    # -- counting, in the thread of the caller ------------------------------------------------------------------------
 
-    async def answer(self, user: str, resource: Resource[Any], request: Request) -> Lookup[Any]:
-        """Answer one caller's get, and count it."""
-        began = self._clock.monotonic()
-        state = self._sessions.open(user, began)
-        state.used = began
-        call = Call(state, request)
-        try:
-            slot = await self._reach(call, resource, request, leaf=True)
-        except asyncio.CancelledError:
-            self.count(state, resource, Count.CANCELLED)
-            raise
-        except BaseException:
-            self.count(state, resource, Count.FAILED)
-            raise
-        finally:
-            for task in call.memo.values():
-                task.add_done_callback(retrieve)
-                task.cancel()
-        now = self._clock.monotonic()
-        self._note_answer(call, resource, now - began)
-        return Lookup(value_of(resource, slot), call.outcome(), slot, now)
+    def note_answer(self, call: Call, resource: Resource[Any], seconds: float) -> Outcome:
+        """Count a get that was answered after so many seconds; return how."""
+        outcome = call.outcome()
+        passed = call.request.passed
+        if outcome is Outcome.HIT:
+            self.note_hit(call.state, resource, passed, call.state.used)
+            return outcome
+        self._ledger.tallies[resource.index].wait_latency.record(seconds)
+        kinds = {
+            Outcome.STALE_HIT: Count.STALE_HITS,
+            Outcome.COALESCED: Count.COALESCED,
+            Outcome.MISS: Count.MISSES,
+        }
+        self.count(call.state, resource, kinds[outcome])
+        self.count(call.state, resource, Count.OWED, resource.calls(passed))
+        if outcome is Outcome.STALE_HIT:
+            self._tell(StaleServed(resource.name))
+        return outcome
+
+    def note_unanswered(self, user: str, resource: Resource[Any], what: Count) -> None:
+        """Count a get that failed or was cancelled."""
+        state = self._sessions.states.get(user)
+        if state is None:
+            self._ledger.tallies[resource.index].counts[what] += 1
+        else:
+            self.count(state, resource, what)
 
     def note_hit(
         self, state: State, resource: Resource[Any], passed: Mapping[str, object], now: float
@@ -279,22 +287,21 @@ class Resolver:
         self._ledger.tallies[resource.index].counts[what] += number
         state.counts[resource.index * len(Count) + what] += number
 
-    def _note_answer(self, call: Call, resource: Resource[Any], seconds: float) -> None:
-        outcome = call.outcome()
-        passed = call.request.passed
-        if outcome is Outcome.HIT:
-            self.note_hit(call.state, resource, passed, call.state.used)
-            return
-        self._ledger.tallies[resource.index].wait_latency.record(seconds)
-        kinds = {
-            Outcome.STALE_HIT: Count.STALE_HITS,
-            Outcome.COALESCED: Count.COALESCED,
-            Outcome.MISS: Count.MISSES,
-        }
-        self.count(call.state, resource, kinds[outcome])
-        self.count(call.state, resource, Count.OWED, resource.calls(passed))
-        if outcome is Outcome.STALE_HIT:
-            self._tell(StaleServed(resource.name))
+    # -- at home, with loads ----------------------------------------------------------------------------------------
+
+    async def answer(self, user: str, resource: Resource[Any], request: Request) -> tuple[Call, Slot]:
+        """Answer one caller's get. It is counted by who hands it over: a home that ends may leave that to another."""
+        with self._home.step:
+            now = self._clock.monotonic()
+            state = self._sessions.open(user, now)
+            state.used = now
+        call = Call(state, request)
+        try:
+            return call, await self._reach(call, resource, request, leaf=True)
+        finally:
+            for task in call.memo.values():
+                task.add_done_callback(retrieve)
+                task.cancel()
 
     async def arguments(
         self, call: Call, resource: Resource[Any], request: Request
@@ -390,7 +397,8 @@ class Resolver:
                 return entry
         self._check_reentry(state, key, resource)
         self._check_refusals(state, key, request, now)
-        flight = self._join_or_lead(call, resource, key, values, request, now, leaf=leaf)
+        with self._home.step:
+            flight = self._join_or_lead(call, resource, key, values, request, now, leaf=leaf)
         if freshness is Freshness.STALE and rule.soft_timeout is not None and not request.force:
             waited = now - flight.started if flight.called else 0.0
             if not await self._ends_within(flight, rule.soft_timeout - waited):

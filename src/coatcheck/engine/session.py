@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
@@ -11,7 +12,7 @@ from coatcheck.engine.keys import check_argument
 from coatcheck.engine.policy import JITTER_STEPS
 from coatcheck.engine.resolution import PLAIN, Call, Due, Request, key_of, side_by_side, value_of
 from coatcheck.engine.stats import Count, Removal
-from coatcheck.errors import CatalogError, UnknownArgument
+from coatcheck.errors import CatalogError, LoaderBroke, UnknownArgument
 
 if TYPE_CHECKING:
     import random
@@ -200,7 +201,8 @@ class Session(Discreet, gc=False, eq=False):
         engine = self._engine
 
         async def store() -> None:
-            state = engine.sessions.open(self._user, self._now())
+            with engine.home.step:
+                state = engine.sessions.open(self._user, self._now())
             values, _ = await engine.resolver.arguments(Call(state, request), resource, request)
             entry = Entry(
                 until=float("-inf"),
@@ -209,11 +211,12 @@ class Session(Discreet, gc=False, eq=False):
                 started=self._now(),
                 jitter=engine.rng.randrange(JITTER_STEPS + 1),
             )
-            if engine.keeping and not state.closed:
-                key = key_of(resource, values)
-                due = engine.sessions.drop(state, resource, Removal.REPLACED, key=key)
-                engine.sessions.keep(state, resource, key, entry)
-                engine.loads.begin(due)
+            with engine.home.step:
+                if engine.keeping and not state.closed:
+                    key = key_of(resource, values)
+                    due = engine.sessions.drop(state, resource, Removal.REPLACED, key=key)
+                    engine.sessions.keep(state, resource, key, entry)
+                    engine.loads.begin(due)
 
         await engine.home.run(store)
 
@@ -226,7 +229,7 @@ class Session(Discreet, gc=False, eq=False):
         request = self._request(resource, arguments)
         engine = self._engine
 
-        async def drop() -> None:
+        def drop() -> None:
             state = engine.sessions.states.get(self._user)
             if state is not None:
                 for stored, key in engine.resolver.to_invalidate(
@@ -234,7 +237,7 @@ class Session(Discreet, gc=False, eq=False):
                 ):
                     engine.loads.begin(engine.sessions.drop(state, stored, Removal.INVALIDATED, key=key))
 
-        await engine.home.run(drop)
+        await engine.home.do(drop)
 
     async def clear(self) -> Cleared:
         """Drop all that is held for the user, credentials included.
@@ -244,12 +247,12 @@ class Session(Discreet, gc=False, eq=False):
         """
         engine = self._engine
 
-        async def close() -> None:
+        def close() -> None:
             state = engine.sessions.states.get(self._user)
             if state is not None:
                 engine.sessions.close(state, Removal.CLEARED)
 
-        await engine.home.run(close)
+        await engine.home.do(close)
         return Cleared()
 
     async def call(self, work: Callable[[Any], Awaitable[T]]) -> T:
@@ -260,14 +263,24 @@ class Session(Discreet, gc=False, eq=False):
         Raises:
             SessionCleared: the session was cleared before the object was there.
             LoadError: ``connect`` failed. What *work* raises is raised as it is.
+            LoaderBroke: *work* had begun when its loop ended. It is not begun twice.
         """
         engine = self._engine
+        begun = False
+
+        async def once(api: Any) -> T:
+            nonlocal begun
+            begun = True
+            return await work(api)
 
         async def borrow() -> T:
-            now = self._now()
-            state = engine.sessions.open(self._user, now)
-            state.used = now
-            return await engine.loads.lend(state, work)
+            if begun:
+                raise LoaderBroke("the loop ended on which this call ran; nobody knows how far it came")
+            with engine.home.step:
+                now = self._now()
+                state = engine.sessions.open(self._user, now)
+                state.used = now
+            return await engine.loads.lend(state, once)
 
         engine.home.check()
         return await engine.home.run(borrow)
@@ -291,7 +304,18 @@ class Session(Discreet, gc=False, eq=False):
 
     async def _load(self, resource: Resource[T], request: Request) -> Lookup[T]:
         engine = self._engine
-        return await engine.home.run(lambda: engine.resolver.answer(self._user, resource, request))
+        began = self._now()
+        try:
+            call, slot = await engine.home.run(lambda: engine.resolver.answer(self._user, resource, request))
+        except asyncio.CancelledError:
+            engine.resolver.note_unanswered(self._user, resource, Count.CANCELLED)
+            raise
+        except BaseException:
+            engine.resolver.note_unanswered(self._user, resource, Count.FAILED)
+            raise
+        now = self._now()
+        outcome = engine.resolver.note_answer(call, resource, now - began)
+        return Lookup(value_of(resource, slot), outcome, slot, now)
 
     def _from_memory(self, resource: Resource[T], request: Request) -> Lookup[T] | None:
         slot = self._ready(resource, request)
@@ -310,9 +334,10 @@ class Session(Discreet, gc=False, eq=False):
         if state is None:
             return None
         now = self._now()
-        due: list[Due] | None = [] if engine.home.is_here() else None
+        due: list[Due] = []
         try:
-            slot = engine.resolver.walk(state, resource, request.passed, now, due)
+            with engine.home.lock:
+                slot = engine.resolver.walk(state, resource, request.passed, now, due)
         except Exception:
             # A derived function that raises, or an argument that is missing: the get has ended here.
             engine.resolver.count(state, resource, Count.FAILED)
