@@ -158,11 +158,14 @@ class SessionCache(Generic[Api]):
             InvalidKey: *user* cannot own a session.
         """
         try:
-            state = self._sessions.states[user]
-        except (KeyError, TypeError):
-            user = check_user(user)
-            state = self._nothing
-        return Session(self._engine, user, state, self._clock.monotonic, self._ledger.hits)
+            state = self._sessions.states.get(user)
+        except TypeError:  # not even hashable
+            state = None
+        if state is None:
+            return Session(
+                self._engine, check_user(user), self._nothing, self._clock.monotonic, self._ledger.hits
+            )
+        return Session(self._engine, state.user, state, self._clock.monotonic, self._ledger.hits)
 
     async def clear(self, user: str) -> Cleared:
         """Drop all that is held for *user*; see `Session.clear`. An empty or missing user is an error, never everyone.

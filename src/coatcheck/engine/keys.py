@@ -6,6 +6,7 @@ their bytes, whatever the strings in them hold.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from contextvars import ContextVar
 from enum import Enum, Flag
@@ -145,7 +146,7 @@ def utf8(text: str, what: str) -> bytes:
     Raises:
         InvalidKey: it holds a lone surrogate.
     """
-    try:
+    # Raised outside of the handler: as the context of ours, the foreign exception would still show the text.
+    with contextlib.suppress(UnicodeEncodeError):
         return text.encode()
-    except UnicodeEncodeError:
-        raise InvalidKey(f"{what} must not hold a lone surrogate") from None
+    raise InvalidKey(f"{what} must not hold a lone surrogate")
