@@ -75,7 +75,8 @@ class Codec(Generic[T]):
                 where = _where(error)
             raise BadUpstreamBody(f"{self.name}: the body is not of the declared type{where}")
         try:
-            body = self._encoder.encode(result)
+            # A copy of the exact size: the encoder's own has room to grow, up to half as much again.
+            body = bytes(memoryview(self._encoder.encode(result)))
             return body, self._decoder.decode(body)
         except (msgspec.MsgspecError, RecursionError, TypeError, ValueError, OverflowError) as error:
             where = _where(error)

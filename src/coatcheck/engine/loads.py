@@ -312,7 +312,7 @@ class Loads:
         tally.causes[flight.cause] += 1
         tally.counts[Count.LOADS] += 1
         tally.loading += 1
-        flight.state.counts[index * len(Count) + Count.LOADS] += 1
+        flight.state.count(index, Count.LOADS)
 
     def _land(self, flight: Flight, result: Entry | Failed, *, late: bool = False) -> None:
         with self._home.lock:

@@ -285,7 +285,7 @@ class Resolver:
     def count(self, state: State, resource: Resource[Any], what: Count, number: int = 1) -> None:
         """Add to the counts of a resource and of the user's."""
         self._ledger.tallies[resource.index].counts[what] += number
-        state.counts[resource.index * len(Count) + what] += number
+        state.count(resource.index, what, number)
 
     # -- at home, with loads ----------------------------------------------------------------------------------------
 

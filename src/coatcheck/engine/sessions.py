@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 # Sessions looked at for each one evicted: exact LRU among so many, and among the longest unexamined beyond that.
 EVICTION_PROBES = 64
+# Places of the queue looked at by one close while more than half of it are closed ones.
+THROWN_OUT_AT_ONCE = 4
 # Values measured of each resource before, and between samples afterwards: sizing a graph takes a thousand times as
 # long as taking the length of its body.
 SIZED_AT_FIRST = 8
@@ -131,8 +133,7 @@ class Sessions:
         state.slots.clear()
         state.refusals = None
         self._ledger.sessions_removed[cause] += 1
-        if len(self._queue) > 2 * len(self.states) + EVICTION_PROBES:
-            self._queue = deque(each for each in self._queue if not each.closed)
+        self._throw_out()
         self._tell(SessionEnded(cause, entries))
         self._dismiss(state)
 
@@ -205,7 +206,6 @@ class Sessions:
             state = self._queue.popleft()
             if state.closed:
                 continue
-            self._queue.append(state)
             for key, entry in state.entries():
                 resource = self._resource(key)
                 if judge(self._rules[resource.index], entry.started, entry.jitter, now) is Freshness.DEAD:
@@ -218,6 +218,8 @@ class Sessions:
                 } or None
             if state.at_rest() and now - state.used >= idle and not any(True for _ in state.entries()):
                 self.close(state, Removal.EXPIRED)
+            else:
+                self._queue.append(state)
 
     def bytes(self) -> int:
         """Return the memory that all sessions take, estimated."""
@@ -268,6 +270,14 @@ class Sessions:
         self._take_out(state, resource, key, Removal.EVICTED)
         self._drop_aliases(state, resource)
         self._tell(EntryRemoved(resource.name, Removal.EVICTED))
+
+    def _throw_out(self) -> None:
+        # A few at a time, so that no single close pays for the many before it.
+        if len(self._queue) > 2 * len(self.states) + EVICTION_PROBES:
+            for _ in range(THROWN_OUT_AT_ONCE):
+                state = self._queue.popleft()
+                if not state.closed:
+                    self._queue.append(state)
 
     def _make_room(self, *, keep: State) -> None:
         while len(self.states) > self._limits.max_sessions or self.bytes() > self._limits.max_bytes:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-from array import array
 from typing import TYPE_CHECKING, Any
 
-from coatcheck.engine.entry import Alias, Entry
+import msgspec
+
+from coatcheck.engine.entry import Alias, Discreet, Entry
 from coatcheck.engine.flight import SingleFlight
 from coatcheck.engine.stats import Count
 
@@ -17,40 +18,47 @@ if TYPE_CHECKING:
     from coatcheck.engine.catalog import Resource
     from coatcheck.errors import Refused
 
+COUNT_BYTES = 4
 
-class State:
+
+class State(Discreet, gc=False, eq=False):
     """What is held for one user between two clears. The object itself is the fence.
 
     A load writes only into the state that it began under. A closed state is empty and stays so; nothing is written
-    into it and it begins no load. Changed on the home loop only; read in any thread.
+    into it and it begins no load. Changed under the cache's lock only; read in any thread.
+
+    Made by the hundred thousand and left out of the garbage collector's walk: what refers back to it, a load under
+    way or a connection, lets go of it when the load ends or the session closes.
 
     Attributes:
-        slots: entries by key, and aliases by their resource's key.
+        resources: how many the catalog has.
         used: when a caller last got something.
+        slots: entries by key, and aliases by their resource's key.
         hits: by resource; added to in any thread.
-        counts: all else that is counted, by resource and kind.
+        counts: all else that is counted, by resource and kind: see `count()`.
         refusals: refusals remembered, by key, with the time until which they are.
         connection: what ``connect`` returned, or the task that is asking for it.
         loading: loads that have not ended, kept or not.
     """
 
-    __slots__ = (
-        "closed", "connection", "counts", "flights", "gate", "hits", "loading", "refusals", "slots", "used", "user",
-    )  # fmt: skip
+    user: str
+    resources: int
+    used: float
+    slots: dict[str, Entry | Alias] = msgspec.field(default_factory=dict)
+    hits: list[int] = msgspec.field(default_factory=list)
+    # The collector walks arrays, and not these.
+    counts: bytearray = msgspec.field(default_factory=bytearray)
+    closed: bool = False
+    # Made when needed: a session at rest has none of these.
+    flights: SingleFlight | None = None
+    refusals: dict[str, tuple[Refused, float]] | None = None
+    connection: asyncio.Future[Any] | None = None
+    gate: asyncio.Semaphore | None = None
+    loading: int = 0
 
-    def __init__(self, user: str, resources: int, now: float) -> None:
-        self.user = user
-        self.slots: dict[str, Entry | Alias] = {}
-        self.used = now
-        self.hits = [0] * resources
-        self.counts = array("i", bytes(4 * resources * len(Count)))
-        self.closed = False
-        # Made when needed: a session at rest has none of these.
-        self.flights: SingleFlight | None = None
-        self.refusals: dict[str, tuple[Refused, float]] | None = None
-        self.connection: asyncio.Future[Any] | None = None
-        self.gate: asyncio.Semaphore | None = None
-        self.loading = 0
+    def __post_init__(self) -> None:
+        self.hits = [0] * self.resources
+        self.counts = bytearray(COUNT_BYTES * len(Count) * self.resources)
 
     def __repr__(self) -> str:
         return f"<state: {len(self.slots)} slots{', closed' if self.closed else ''}>"
@@ -72,9 +80,17 @@ class State:
             if isinstance(slot, Entry) and (resource is None or key.startswith(resource.key)):
                 yield key, slot
 
-    def counts_of(self, index: int) -> array[int]:
+    def count(self, index: int, what: Count, number: int = 1) -> None:
+        """Add to what is counted of one resource, in one uninterrupted step."""
+        counts = self._numbers()
+        counts[index * len(Count) + what] += number
+
+    def counts_of(self, index: int) -> list[int]:
         """Return the counts of one resource."""
-        return self.counts[index * len(Count) : (index + 1) * len(Count)]
+        return self._numbers()[index * len(Count) : (index + 1) * len(Count)].tolist()
+
+    def _numbers(self) -> memoryview[int]:
+        return memoryview(self.counts).cast("i")
 
     def at_rest(self) -> bool:
         """Tell whether no load is under way."""
