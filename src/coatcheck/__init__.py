@@ -14,6 +14,7 @@ from coatcheck.engine.limits import Limits
 from coatcheck.engine.policy import Policy
 from coatcheck.engine.schedule import Schedule
 from coatcheck.engine.session import Session
+from coatcheck.engine.sync import SyncCache, SyncSession
 from coatcheck.errors import CoatcheckError
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ __all__ = [
     "Schedule",
     "Session",
     "SessionCache",
+    "SyncCache",
+    "SyncSession",
     "SystemClock",
     "current_user",
 ]

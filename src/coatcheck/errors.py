@@ -30,7 +30,8 @@
     │   └── ReentrantLoad               a loader asked for the very key that it loads
     ├── SessionCleared                  the session was cleared and this call would need a new load
     ├── CacheClosed                     the cache was closed
-    └── ForkedCache                     the cache was made in the parent of this process
+    ├── ForkedCache                     the cache was used in the parent of this process
+    └── WouldBlockLoop (RuntimeError)   a blocking call in a thread whose event loop it would block
 
 No message, argument or repr holds a value, a body, a token, a user id, an argument or a URL with secrets: what an
 exception says may be logged. Names of resources and parameters, statuses and durations are safe and are given.
@@ -188,4 +189,8 @@ class CacheClosed(CoatcheckError):
 
 
 class ForkedCache(CoatcheckError):
-    """The cache was made before this process was forked; make one in the child."""
+    """The cache was used before this process was forked; make one in the child."""
+
+
+class WouldBlockLoop(CoatcheckError, RuntimeError):
+    """A call that may wait for a load was made where an event loop runs; use `SessionCache` and await there."""

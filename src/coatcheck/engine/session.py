@@ -37,6 +37,9 @@ T4 = TypeVar("T4")
 # Reading a member of an enum costs as much as a dictionary look-up does.
 HIT = Outcome.HIT
 
+ABSENT: Any = object()
+"""What `Session._hit` returns when only a load will do."""
+
 
 class Engine(NamedTuple):
     """The parts of a cache that its session handles work with."""
@@ -125,12 +128,7 @@ class Session(Discreet, gc=False, eq=False):
         **arguments: object,
     ) -> Lookup[T]:
         """Do what `get()` does, and tell how the value was come by: outcome, age, how long it is fresh, its bytes."""
-        options: dict[str, object] = dict(arguments)
-        if force_refresh or deep:
-            options.update(force_refresh=force_refresh, deep=deep)
-        if max_age is not None:
-            options["max_age"] = max_age
-        request = self._request(resource, options)
+        request = self._request(resource, options_of(force_refresh, deep, max_age, arguments))
         found = self._from_memory(resource, request)
         return await self._load(resource, request) if found is None else found
 
@@ -302,6 +300,38 @@ class Session(Discreet, gc=False, eq=False):
             self._engine.ledger.tallies[resource.index].hit_latency.record(ended - now)
         return answer
 
+    def _hit(self, resource: Resource[T], options: Mapping[str, object]) -> T:
+        """Do what `get()` does if that is a hit, counted and sampled like one, else return `ABSENT`; no loop is needed."""
+        if not options:
+            try:
+                state = self._state
+                slot = state.slots[resource.key]
+                now = self._now()
+                if now < slot.until:
+                    index = resource.index
+                    self._hits[index] += 1
+                    state.hits[index] += 1
+                    state.used = now
+                    value: T = slot.value
+                    return resource.codec.decode(slot.body) if value is PER_CALLER else value
+            except (LookupError, AttributeError):
+                pass  # as in get()
+        request = self._request(resource, options)
+        found = self._ready(resource, request)
+        if found is None:
+            absent: T = ABSENT
+            return absent
+        now = self._now()
+        if request.passed or now >= found.until or self._state.slots.get(resource.key) is not found:
+            self._engine.resolver.note_hit(self._state, resource, request.passed, now)
+            held: T = value_of(resource, found)
+            return held
+        answer = self._hit(resource, {})
+        ended = self._now()
+        if ended < found.until:
+            self._engine.ledger.tallies[resource.index].hit_latency.record(ended - now)
+        return answer
+
     async def _load(self, resource: Resource[T], request: Request) -> Lookup[T]:
         engine = self._engine
         began = self._now()
@@ -382,6 +412,18 @@ class Session(Discreet, gc=False, eq=False):
             raise UnknownArgument("deep goes with force_refresh=True")
         seconds = None if max_age is None else max_age.total_seconds()
         return Request(bool(force), bool(deep), seconds, passed)
+
+
+def options_of(
+    force_refresh: bool, deep: bool, max_age: timedelta | None, arguments: Mapping[str, object]
+) -> dict[str, object]:
+    """Return the options and arguments of a get as one mapping, which is empty when nothing special is asked for."""
+    options = dict(arguments)
+    if force_refresh or deep:
+        options.update(force_refresh=force_refresh, deep=deep)
+    if max_age is not None:
+        options["max_age"] = max_age
+    return options
 
 
 if not TYPE_CHECKING:
