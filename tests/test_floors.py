@@ -11,10 +11,10 @@ SOURCE = Path(__file__).parents[1] / "src" / "coatcheck"
 
 # Lowest first. A room may import its own package and lower floors.
 FLOORS: list[set[str]] = [
-    {"errors", "clock", "engine.keys"},
+    {"errors", "clock", "attempts", "engine.keys"},
     {
         f"engine.{module}"
-        for module in ("policy", "codec", "entry", "catalog", "events", "stats", "flight", "limits", "state")
+        for module in ("policy", "codec", "entry", "catalog", "events", "stats", "flight", "limits", "slots", "state")
     },
     {
         f"engine.{module}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 
 from coatcheck.errors import PolicyError
@@ -19,9 +21,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         max_loads: loads at once.
         max_loads_per_user: loads at once for one user.
         max_refreshes: background loads at once.
+        max_loads_per_second: loads begun in a second, evenly spread; None for no such bound.
 
     Raises:
-        PolicyError: a bound is not a whole number above zero.
+        PolicyError: a bound is not above zero, or not a whole number where things are counted.
     """
 
     max_bytes: int = 512 * MIB
@@ -30,9 +33,15 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     max_loads: int = 200
     max_loads_per_user: int = 16
     max_refreshes: int = 20
+    max_loads_per_second: float | None = None
 
     def __post_init__(self) -> None:
+        pace = self.max_loads_per_second
+        if pace is not None and not (0 < pace < math.inf):
+            raise PolicyError("max_loads_per_second must be above zero, or None for no such bound")
         for name in self.__struct_fields__:
+            if name == "max_loads_per_second":
+                continue
             bound = getattr(self, name)
             if not isinstance(bound, int) or isinstance(bound, bool) or bound < 1:
                 raise PolicyError(f"{name} must be a whole number of 1 or more")

@@ -14,6 +14,7 @@ from coatcheck.engine.events import LoadEnded
 from coatcheck.engine.flight import Failed, Flight
 from coatcheck.engine.home import HomeEnded, tell
 from coatcheck.engine.policy import JITTER_STEPS
+from coatcheck.engine.slots import Pace, Slots
 from coatcheck.engine.stats import Cause, Count, End, Removal
 from coatcheck.errors import CacheClosed, LoaderBroke, LoadTimeout, Refused, SessionCleared
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from coatcheck.engine.limits import Limits
     from coatcheck.engine.policy import Rule
     from coatcheck.engine.sessions import Sessions
+    from coatcheck.engine.slots import Gate
     from coatcheck.engine.state import State
     from coatcheck.engine.stats import Ledger
 
@@ -44,17 +46,18 @@ chain_of_loads: contextvars.ContextVar[tuple[tuple[object, str], ...]] = context
 class Permit:
     """The slots that one load occupies: first its user's, then one of all. Given back once, by whoever comes first."""
 
-    def __init__(self, *gates: asyncio.Semaphore) -> None:
+    def __init__(self, *gates: Gate, background: bool) -> None:
         self._gates = gates
-        self._held: list[asyncio.Semaphore] = []
+        self._background = background
+        self._held: list[Gate] = []
         self._returned = False
 
     async def take(self) -> None:
-        """Wait for the slots, in order of arrival."""
+        """Wait for the slots: in order of arrival, background loads after those that callers wait for."""
         for gate in self._gates:
-            await gate.acquire()
+            await gate.take(background=self._background)
             if self._returned:
-                gate.release()
+                gate.give_back()
                 raise asyncio.CancelledError
             self._held.append(gate)
 
@@ -62,7 +65,7 @@ class Permit:
         """Free the slots, also under a loader that has not ended."""
         self._returned = True
         while self._held:
-            self._held.pop().release()
+            self._held.pop().give_back()
 
 
 class Loads:
@@ -82,11 +85,13 @@ class Loads:
         self._rng = rng
         self._tell = tell
         self._keeping = keeping
-        self._slots = asyncio.Semaphore(limits.max_loads)
         self._flights: set[Flight] = set()
         self._borrowers: set[object] = set()
         # The loop itself keeps only weak references to tasks.
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._slots: Slots
+        self._pace: Pace | None
+        self._open_gates()
 
     def launch(
         self,
@@ -196,7 +201,7 @@ class Loads:
         self._flights = set()
         self._borrowers = set()
         self._tasks = set()
-        self._slots = asyncio.Semaphore(self._limits.max_loads)
+        self._open_gates()
         for state in states:
             state.flights = None
             state.gate = None
@@ -237,13 +242,21 @@ class Loads:
         self._land(flight, result, late=late)
 
     def _permit(self, flight: Flight) -> Permit:
-        if len(flight.chain) > 1 or flight not in self._flights:
-            # Its parent holds slots already; waiting for another could be waiting for itself.
-            return Permit()
-        state: State = flight.state
-        if state.gate is None:
-            state.gate = asyncio.Semaphore(self._limits.max_loads_per_user)
-        return Permit(state.gate, self._slots)
+        gates: list[Gate] = []
+        # Of a load within another the parent holds slots already; waiting for more could be waiting for itself.
+        if len(flight.chain) == 1 and flight in self._flights:
+            state: State = flight.state
+            if state.gate is None:
+                state.gate = Slots(self._limits.max_loads_per_user)
+            gates += [state.gate, self._slots]
+        if self._pace is not None:
+            gates.append(self._pace)
+        return Permit(*gates, background=flight.cause is Cause.REFRESH)
+
+    def _open_gates(self) -> None:
+        self._slots = Slots(self._limits.max_loads)
+        pace = self._limits.max_loads_per_second
+        self._pace = None if pace is None else Pace(pace, clock=self._clock, spawn=self.spawn)
 
     def _let_go(self, flight: Flight, loading: asyncio.Task[Entry | Failed]) -> None:
         loading.cancel()

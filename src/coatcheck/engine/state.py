@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from coatcheck.engine.catalog import Resource
+    from coatcheck.engine.slots import Slots
     from coatcheck.errors import Refused
 
 COUNT_BYTES = 4
@@ -53,7 +54,7 @@ class State(Discreet, gc=False, eq=False):
     flights: SingleFlight | None = None
     refusals: dict[str, tuple[Refused, float]] | None = None
     connection: asyncio.Future[Any] | None = None
-    gate: asyncio.Semaphore | None = None
+    gate: Slots | None = None
     loading: int = 0
 
     def __post_init__(self) -> None:
