@@ -22,7 +22,7 @@ from coatcheck.engine.resolution import Resolver
 from coatcheck.engine.schedule import Scheduler
 from coatcheck.engine.session import Engine, Session
 from coatcheck.engine.sessions import Sessions
-from coatcheck.engine.state import State
+from coatcheck.engine.state import opened
 from coatcheck.engine.stats import (
     CacheStats,
     Ledger,
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from coatcheck.engine.catalog import Catalog, Resource
     from coatcheck.engine.events import Event
     from coatcheck.engine.schedule import Schedule
+    from coatcheck.engine.state import State
 
 Api = TypeVar("Api")
 
@@ -135,7 +136,7 @@ class SessionCache(Generic[Api]):
             enabled,
         )
         # What handles of users that hold nothing look into: never written.
-        self._nothing = State("", len(catalog), 0.0)
+        self._nothing = opened("", len(catalog), 0.0)
         self._nothing.closed = True
         self._chores: list[asyncio.Task[None]] = []
 

@@ -50,7 +50,6 @@ class Entry(Discreet, gc=False):
         started: when the loader was called.
         jitter: moves this entry's refresh-ahead point.
         expires: when it stops being fresh.
-        retry_at: before this no further load is tried, because the last one failed.
     """
 
     until: float
@@ -59,7 +58,6 @@ class Entry(Discreet, gc=False):
     started: float
     jitter: int
     expires: float = NEVER
-    retry_at: float = NEVER
 
 
 class Alias(Discreet, gc=False):

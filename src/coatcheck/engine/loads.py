@@ -385,9 +385,8 @@ class Loads:
                 state.refusals = {**(state.refusals or {}), flight.key: (error, now + rule.negative_ttl)}
             self.begin(due)
             return
-        entry = state.entry(flight.key)
-        if entry is not None:
-            entry.retry_at = now + rule.throttle
+        if state.entry(flight.key) is not None:
+            state.retries = {**(state.retries or {}), flight.key: now + rule.throttle}
 
     def _note_end(self, flight: Flight, result: Entry | Failed, end: End) -> None:
         tally = self._ledger.tallies[flight.resource.index]

@@ -74,7 +74,6 @@ class Refresher:
 
 
 def _wanted(state: State, key: str, now: float) -> bool:
-    entry = state.entry(key)
-    if entry is None or now < entry.retry_at or state.closed:
+    if state.entry(key) is None or now < state.retry_at(key) or state.closed:
         return False
     return state.flights is None or state.flights.running(key) is None

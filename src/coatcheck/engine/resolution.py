@@ -181,7 +181,8 @@ class Resolver:
         if freshness is Freshness.FRESH:
             until = ageing_point(rule, entry.started, entry.jitter)
         elif freshness is Freshness.AGEING:
-            until = entry.retry_at if now < entry.retry_at else NEVER
+            retry_at = state.retry_at(key)
+            until = retry_at if now < retry_at else NEVER
             if due is not None:
                 due.append(Due(resource, key, tuple(values)))
         else:
@@ -392,7 +393,7 @@ class Resolver:
                 if freshness is Freshness.AGEING:
                     self._refresher.ahead(state, resource, key, tuple(values), now)
                 return entry
-            if freshness is Freshness.STALE and now < entry.retry_at:
+            if freshness is Freshness.STALE and now < state.retry_at(key):
                 call.stale = True
                 return entry
         self._check_reentry(state, key, resource)

@@ -12,7 +12,7 @@ import msgspec
 from coatcheck.engine.entry import Alias, Entry
 from coatcheck.engine.events import EntryRemoved, SessionEnded
 from coatcheck.engine.policy import Freshness, Rule, judge
-from coatcheck.engine.state import ALIAS_BYTES, ENTRY_BYTES, SESSION_BYTES, State
+from coatcheck.engine.state import ALIAS_BYTES, ENTRY_BYTES, SESSION_BYTES, State, opened
 from coatcheck.engine.stats import Removal
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class Sessions:
         """Return the user's state, a new one when nothing is held."""
         state = self.states.get(user)
         if state is None:
-            state = State(user, len(self.resources), now)
+            state = opened(user, len(self.resources), now)
             self.states[user] = state
             self._queue.append(state)
             self._user_bytes += text_bytes(user)
@@ -131,7 +131,7 @@ class Sessions:
             else:
                 self._aliases -= 1
         state.slots.clear()
-        state.refusals = None
+        state.refusals = state.retries = None
         self._ledger.sessions_removed[cause] += 1
         self._throw_out()
         self._tell(SessionEnded(cause, entries))
@@ -250,6 +250,8 @@ class Sessions:
         if entry is None:
             return False
         del state.slots[key]
+        if state.retries is not None:
+            state.retries = {each: at for each, at in state.retries.items() if each != key} or None
         self._weights[resource.index].remove(key, entry, resource)
         self._ledger.tallies[resource.index].removals[cause] += 1
         return True

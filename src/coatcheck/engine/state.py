@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from coatcheck.engine.entry import Alias, Discreet, Entry
+from coatcheck.engine.entry import NEVER, Alias, Discreet, Entry
 from coatcheck.engine.flight import SingleFlight
 from coatcheck.engine.stats import Count
 
@@ -32,34 +32,30 @@ class State(Discreet, gc=False, eq=False):
     way or a connection, lets go of it when the load ends or the session closes.
 
     Attributes:
-        resources: how many the catalog has.
         used: when a caller last got something.
         slots: entries by key, and aliases by their resource's key.
         hits: by resource; added to in any thread.
         counts: all else that is counted, by resource and kind: see `count()`.
         refusals: refusals remembered, by key, with the time until which they are.
+        retries: entries whose last load failed, by key, with the time before which no further one is tried.
         connection: what ``connect`` returned, or the task that is asking for it.
         loading: loads that have not ended, kept or not.
     """
 
     user: str
-    resources: int
     used: float
-    slots: dict[str, Entry | Alias] = msgspec.field(default_factory=dict)
-    hits: list[int] = msgspec.field(default_factory=list)
+    hits: list[int]
     # The collector walks arrays, and not these.
-    counts: bytearray = msgspec.field(default_factory=bytearray)
+    counts: bytearray
+    slots: dict[str, Entry | Alias] = msgspec.field(default_factory=dict)
     closed: bool = False
     # Made when needed: a session at rest has none of these.
     flights: SingleFlight | None = None
     refusals: dict[str, tuple[Refused, float]] | None = None
+    retries: dict[str, float] | None = None
     connection: asyncio.Future[Any] | None = None
     gate: Slots | None = None
     loading: int = 0
-
-    def __post_init__(self) -> None:
-        self.hits = [0] * self.resources
-        self.counts = bytearray(COUNT_BYTES * len(Count) * self.resources)
 
     def __repr__(self) -> str:
         return f"<state: {len(self.slots)} slots{', closed' if self.closed else ''}>"
@@ -93,9 +89,19 @@ class State(Discreet, gc=False, eq=False):
     def _numbers(self) -> memoryview[int]:
         return memoryview(self.counts).cast("i")
 
+    def retry_at(self, key: str) -> float:
+        """Return before when no further load of an entry is tried, because the last one failed."""
+        retries = self.retries
+        return NEVER if retries is None else retries.get(key, NEVER)
+
     def at_rest(self) -> bool:
         """Tell whether no load is under way."""
         return self.loading == 0 and not self.flights
+
+
+def opened(user: str, resources: int, now: float) -> State:
+    """Return the state of a user for whom nothing is held, in a catalog of so many resources."""
+    return State(user, now, [0] * resources, bytearray(COUNT_BYTES * len(Count) * resources))
 
 
 # What CPython 3.11 takes for an entry beside its body, its value and its key: the struct, two floats, the head of a
