@@ -15,6 +15,7 @@ from coatcheck.engine.flight import Failed, Flight
 from coatcheck.engine.home import HomeEnded, tell
 from coatcheck.engine.policy import JITTER_STEPS
 from coatcheck.engine.slots import Pace, Slots
+from coatcheck.engine.state import Connected
 from coatcheck.engine.stats import Cause, Count, End, Removal
 from coatcheck.errors import CacheClosed, LoaderBroke, LoadTimeout, Refused, SessionCleared
 
@@ -137,7 +138,9 @@ class Loads:
         if state.loading > 0 or state.connection is None:
             return
         connection, state.connection = state.connection, None
-        if connection.done():
+        if isinstance(connection, Connected):
+            self.spawn(_close_connection(connection.api))
+        elif connection.done():
             if not connection.cancelled() and connection.exception() is None:
                 self.spawn(_close_connection(connection.result()))
         else:
@@ -264,7 +267,9 @@ class Loads:
         loading.add_done_callback(self._ended_at_last)
         with self._home.lock:
             connection = flight.state.connection
-            if flight in self._flights and connection is not None and not connection.done():
+            if isinstance(connection, Connected) or flight not in self._flights:
+                return
+            if connection is not None and not connection.done():
                 # A connect that hangs must not make every later load of this session hang, too.
                 connection.cancel()
                 flight.state.connection = None
@@ -310,13 +315,19 @@ class Loads:
                 task.add_done_callback(retrieve)
                 state.connection = task
             connection = state.connection
+        if isinstance(connection, Connected):
+            return connection.api
         try:
-            return await asyncio.shield(connection)
+            api = await asyncio.shield(connection)
         except BaseException:
             with self._home.lock:
                 if state.connection is connection and connection.done():
                     state.connection = None
             raise
+        with self._home.lock:
+            if state.connection is connection:
+                state.connection = Connected(api)
+        return api
 
     def _note_begin(self, flight: Flight) -> None:
         flight.begin(self._clock.monotonic())

@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 COUNT_BYTES = 4
 
 
+class Connected(Discreet, gc=False, eq=False):
+    """What ``connect`` returned for a session."""
+
+    api: Any
+
+
 class State(Discreet, gc=False, eq=False):
     """What is held for one user between two clears. The object itself is the fence.
 
@@ -38,7 +44,8 @@ class State(Discreet, gc=False, eq=False):
         counts: all else that is counted, by resource and kind: see `count()`.
         refusals: refusals remembered, by key, with the time until which they are.
         retries: entries whose last load failed, by key, with the time before which no further one is tried.
-        connection: what ``connect`` returned, or the task that is asking for it.
+        connection: what ``connect`` returned, or the task that is asking for it: a whole task that has ended would
+            be the largest part of a session at rest.
         loading: loads that have not ended, kept or not.
     """
 
@@ -53,7 +60,7 @@ class State(Discreet, gc=False, eq=False):
     flights: SingleFlight | None = None
     refusals: dict[str, tuple[Refused, float]] | None = None
     retries: dict[str, float] | None = None
-    connection: asyncio.Future[Any] | None = None
+    connection: asyncio.Future[Any] | Connected | None = None
     gate: Slots | None = None
     loading: int = 0
 
