@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from coatcheck import Limits, SessionCache
+from coatcheck import Limits, Schedule, SessionCache
 from coatcheck.ipc import APIExecutorService, IpcCloud, catalog
 from coatcheck.ipc.api import log_in
 from coatcheck.simulator import Settings, Simulator
@@ -128,7 +128,9 @@ async def rigged(
     host: str = "127.0.0.1",
     accounts: Callable[[Simulator], Accounts] = accounts_of,
     cache: type[SessionCache[IpcCloud]] = SessionCache,
+    log_ins_of: type[LogIns] = LogIns,
     limits: Limits | None = None,
+    schedule: Schedule | None = None,
     enabled: bool = True,
     default_email: str | None = None,
     strict: bool = False,
@@ -140,7 +142,7 @@ async def rigged(
         await simulator.start(host)
         stack.push_async_callback(simulator.close)
         client = await stack.enter_async_context(UpstreamClient(simulator.url, clock=clock))
-        log_ins = LogIns(partial(log_in, client), clock=clock)
+        log_ins = log_ins_of(partial(log_in, client), clock=clock)
         stack.push_async_callback(log_ins.aclose)
         account = accounts(simulator)
         sessions = cache(
@@ -148,11 +150,43 @@ async def rigged(
             connect=lambda user: IpcCloud(client, log_ins.provider(account(user))),
             clock=clock,
             limits=limits,
+            schedule=schedule,
             enabled=enabled,
         )
         service = APIExecutorService(sessions, default_email=default_email, strict=strict, clock=clock)
         stack.push_async_callback(service.close)
         yield Rig(simulator, client, log_ins, sessions, service, clock)
+
+
+def expected(name: str, owned: dict[str, Any]) -> Any:
+    """Return what a kept method must answer for one engagement of the simulator's truth."""
+    ipc_id = owned["ipc_engagement_id"]
+    departments = {"engagement": {"id": ipc_id, "name": owned["tag"]}, "department": owned["departments"]}
+    answers: dict[str, Any] = {
+        "get_engagement_id": owned["paas_engagement_id"],
+        "get_ipc_engagement_id": ipc_id,
+        "get_endpoints": owned["endpoints"],
+        "get_business_units_list": {
+            "success": True,
+            "data": departments,
+            "engagement": departments["engagement"],
+            "departments": departments["department"],
+            "ipc_engagement_id": ipc_id,
+        },
+        "get_environments_list": {
+            "success": True,
+            "data": owned["environments"],
+            "environments": owned["environments"],
+            "ipc_engagement_id": ipc_id,
+        },
+        "get_zones_list": {
+            "success": True,
+            "data": owned["zones"],
+            "zones": owned["zones"],
+            "ipc_engagement_id": ipc_id,
+        },
+    }
+    return answers[name]
 
 
 def slow(**milliseconds: float) -> dict[str, float]:

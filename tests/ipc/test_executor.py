@@ -13,7 +13,7 @@ from coatcheck import current_user
 from coatcheck.errors import InvalidKey
 from coatcheck.ipc import APIExecutorService
 from coatcheck.ipc.api import SERVICE_TYPES
-from ipc.rig import ANN, BOB, TWO, Rig
+from ipc.rig import ANN, BOB, TWO, Rig, expected
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -51,37 +51,6 @@ KEPT = {
 }
 BY_PAAS = ("get_ipc_engagement_id", "get_endpoints")
 BY_IPC = ("get_business_units_list", "get_environments_list", "get_zones_list")
-
-
-def expected(name: str, owned: dict[str, Any]) -> Any:
-    """Return what a kept method must answer for one engagement of the simulator's truth."""
-    ipc_id = owned["ipc_engagement_id"]
-    departments = {"engagement": {"id": ipc_id, "name": owned["tag"]}, "department": owned["departments"]}
-    answers: dict[str, Any] = {
-        "get_engagement_id": owned["paas_engagement_id"],
-        "get_ipc_engagement_id": ipc_id,
-        "get_endpoints": owned["endpoints"],
-        "get_business_units_list": {
-            "success": True,
-            "data": departments,
-            "engagement": departments["engagement"],
-            "departments": departments["department"],
-            "ipc_engagement_id": ipc_id,
-        },
-        "get_environments_list": {
-            "success": True,
-            "data": owned["environments"],
-            "environments": owned["environments"],
-            "ipc_engagement_id": ipc_id,
-        },
-        "get_zones_list": {
-            "success": True,
-            "data": owned["zones"],
-            "zones": owned["zones"],
-            "ipc_engagement_id": ipc_id,
-        },
-    }
-    return answers[name]
 
 
 def method(rig: Rig, name: str) -> Fetch:
