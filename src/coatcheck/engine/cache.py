@@ -158,13 +158,12 @@ class SessionCache(Generic[Api]):
         Raises:
             InvalidKey: *user* cannot own a session.
         """
-        try:
-            state = self._sessions.states.get(user)
-        except TypeError:  # not even hashable
-            state = None
+        # A subclass of str may compare as it likes; what owns a session is the text.
+        plain = user if type(user) is str else check_user(user)
+        state = self._sessions.states.get(plain)
         if state is None:
             return Session(
-                self._engine, check_user(user), self._nothing, self._clock.monotonic, self._ledger.hits
+                self._engine, check_user(plain), self._nothing, self._clock.monotonic, self._ledger.hits
             )
         return Session(self._engine, state.user, state, self._clock.monotonic, self._ledger.hits)
 
@@ -210,10 +209,12 @@ class SessionCache(Generic[Api]):
 
     def set_policies(self, policies: Mapping[Resource[Any], Policy]) -> None:
         """Put several policies in force at once; see `set_policy`."""
-        for resource in policies:
+        for resource, policy in policies.items():
             self._check(resource)
             if resource.derived:
                 raise PolicyError(f"{resource.name} is derived: set the policy of what it is derived from")
+            if not isinstance(policy, Policy):
+                raise PolicyError(f"{resource.name}: write a Policy, such as Policy(ttl=timedelta(hours=1))")
         # A get that is being resolved by the old rules has been filed by then, and is judged anew, too.
         with self._home.lock:
             now = self._clock.monotonic()

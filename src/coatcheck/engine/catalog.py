@@ -128,6 +128,20 @@ class Resource(Generic[T]):
                 takes = ", ".join(sorted(known)) or "none"
                 raise UnknownArgument(f"{self.name} takes no argument {name!r}; it takes: {takes}")
 
+    def check_complete(self, passed: typing.Collection[str]) -> None:
+        """Accept the names of a caller's arguments if they are all that it takes to load this resource.
+
+        Raises:
+            MissingArgument: one is missing, here or of what this resource depends on.
+        """
+        for parameter in self.parameters:
+            if parameter.name in passed:
+                continue
+            if parameter.dependency is None:
+                parameter.value_of_default(self.name)
+            else:
+                parameter.dependency.check_complete(())
+
 
 class Declare(typing.Protocol):
     """What `Catalog.resource` with a policy returns: it makes a loader a resource of the loader's type."""

@@ -28,6 +28,9 @@ class Failed(NamedTuple):
 
     error: BaseException
 
+    def __repr__(self) -> str:
+        return f"<failed: {type(self.error).__name__}>"
+
 
 class Flight:
     """One load of one key.

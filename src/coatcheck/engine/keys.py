@@ -37,14 +37,15 @@ def check_user(user: object) -> str:
     """
     if not isinstance(user, str):
         raise InvalidKey("a user id must be a string")
-    if user == "":
-        raise InvalidKey("a user id must not be empty")
-    if "\0" in user:
-        raise InvalidKey("a user id must not hold a NUL character")
-    if len(utf8(user, "a user id")) > MAX_USER_BYTES:
-        raise InvalidKey(f"a user id must not have more than {MAX_USER_BYTES} bytes as UTF-8")
     # A subclass may compare as it likes; what owns a session is the text.
-    return str.__str__(user)
+    text = str.__str__(user)
+    if text == "":
+        raise InvalidKey("a user id must not be empty")
+    if "\0" in text:
+        raise InvalidKey("a user id must not hold a NUL character")
+    if len(utf8(text, "a user id")) > MAX_USER_BYTES:
+        raise InvalidKey(f"a user id must not have more than {MAX_USER_BYTES} bytes as UTF-8")
+    return text
 
 
 def check_argument(name: str, value: object) -> None:

@@ -7,13 +7,13 @@ import contextvars
 import functools
 import inspect
 import logging
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from coatcheck.engine.entry import NEVER, PER_CALLER, Entry
 from coatcheck.engine.events import LoadEnded
-from coatcheck.engine.flight import Failed, Flight
+from coatcheck.engine.flight import Failed, Flight, own_copy
 from coatcheck.engine.home import HomeEnded, tell
-from coatcheck.engine.policy import JITTER_STEPS
+from coatcheck.engine.policy import JITTER_STEPS, expiry, may_hide
 from coatcheck.engine.slots import Pace, Slots
 from coatcheck.engine.state import Connected
 from coatcheck.engine.stats import Cause, Count, End, Removal
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from coatcheck.engine.stats import Ledger
 
 T = TypeVar("T")
+
+CLOSE_SECONDS = 10.0
+"""How long the closing of a connection is waited for."""
 
 logger = logging.getLogger("coatcheck.engine")
 
@@ -87,9 +90,11 @@ class Loads:
         self._tell = tell
         self._keeping = keeping
         self._flights: set[Flight] = set()
-        self._borrowers: set[object] = set()
+        self._callers: set[object] = set()
         # The loop itself keeps only weak references to tasks.
         self._tasks: set[asyncio.Task[Any]] = set()
+        # Given up, and not ended yet; nobody waits for these.
+        self._abandoned: set[asyncio.Future[Any]] = set()
         self._slots: Slots
         self._pace: Pace | None
         self._open_gates()
@@ -113,7 +118,9 @@ class Loads:
         if state.closed:
             raise self._end_of_session()
         flight = Flight(key, state=state, resource=resource, values=values, cause=cause, forced=forced)
-        flight.chain = (*chain_of_loads.get(), (state, key))
+        # What began in the background is no part of the load inside of which it happened to begin.
+        before = () if cause is Cause.REFRESH else chain_of_loads.get()
+        flight.chain = (*before, (state, key))
         flight.landed = self._home.loop.create_future()
         state.loading += 1
         self._flights.add(flight)
@@ -133,18 +140,32 @@ class Loads:
         """Close a closed session's connection once its loads have ended; fail those that have not begun."""
         if state.flights is not None:
             for flight in state.flights.all():
-                if flight.task is None:
+                if not flight.called:
                     self._land(flight, Failed(self._end_of_session()))
+                    if flight.task is not None:
+                        flight.task.cancel()
         if state.loading > 0 or state.connection is None:
             return
         connection, state.connection = state.connection, None
         if isinstance(connection, Connected):
-            self.spawn(_close_connection(connection.api))
-        elif connection.done():
-            if not connection.cancelled() and connection.exception() is None:
-                self.spawn(_close_connection(connection.result()))
+            self.spawn(self._close_connection(connection.api))
         else:
-            connection.cancel()
+            self._discard(connection)
+
+    def enter(self, state: State) -> object:
+        """Note that a caller is at work in a session, as if it were a load; return what stands for that caller."""
+        caller = object()
+        self._callers.add(caller)
+        state.loading += 1
+        return caller
+
+    def leave(self, state: State, caller: object) -> None:
+        """Note that this caller's work has ended; does nothing when its loop is home no longer."""
+        with self._home.lock:
+            if caller in self._callers:
+                self._callers.discard(caller)
+                state.loading -= 1
+                self._rest(state)
 
     async def lend(self, state: State, work: Callable[[Any], Awaitable[T]]) -> T:
         """Do *work* with the session's connection, which stays open meanwhile, also across a clear.
@@ -152,24 +173,17 @@ class Loads:
         Raises:
             SessionCleared: the state was closed before the connection was there.
         """
-        borrower = object()
         with self._home.step:
             if state.closed:
                 raise self._end_of_session()
-            self._borrowers.add(borrower)
-            state.loading += 1
+            caller = self.enter(state)
         try:
             api = await self._connection(state)
             if state.closed:
                 raise self._end_of_session()
             return await work(api)
         finally:
-            with self._home.lock:
-                if borrower in self._borrowers:
-                    self._borrowers.discard(borrower)
-                    state.loading -= 1
-                    if state.closed:
-                        self.dismiss(state)
+            self.leave(state, caller)
 
     def spawn(self, work: Any) -> asyncio.Task[Any]:
         """Run *work* as a task that this cache owns, in an empty context."""
@@ -202,7 +216,7 @@ class Loads:
                 tally.ends[End.FAILED] += 1
             tell(former, functools.partial(_abandon, flight))
         self._flights = set()
-        self._borrowers = set()
+        self._callers = set()
         self._tasks = set()
         self._open_gates()
         for state in states:
@@ -227,7 +241,9 @@ class Loads:
         late = False
         try:
             await asyncio.wait({loading, deadline}, return_when=asyncio.FIRST_COMPLETED)
-            if loading.done():
+            if loading.cancelled():
+                result = Failed(_broke(flight))
+            elif loading.done():
                 result = loading.result()
             else:
                 late = True
@@ -264,6 +280,7 @@ class Loads:
     def _let_go(self, flight: Flight, loading: asyncio.Task[Entry | Failed]) -> None:
         loading.cancel()
         self._ledger.abandoned += 1
+        self._abandoned.add(loading)
         loading.add_done_callback(self._ended_at_last)
         with self._home.lock:
             connection = flight.state.connection
@@ -271,11 +288,36 @@ class Loads:
                 return
             if connection is not None and not connection.done():
                 # A connect that hangs must not make every later load of this session hang, too.
-                connection.cancel()
                 flight.state.connection = None
+                self._discard(connection)
 
-    def _ended_at_last(self, _loading: asyncio.Task[Entry | Failed]) -> None:
+    def _ended_at_last(self, loading: asyncio.Task[Entry | Failed]) -> None:
         self._ledger.abandoned -= 1
+        self._abandoned.discard(loading)
+
+    def _discard(self, connection: asyncio.Future[Any]) -> None:
+        """Close a connection that nobody uses any more, or give up the attempt to get one."""
+        if connection.done():
+            self._abandoned.discard(connection)
+            if not connection.cancelled() and connection.exception() is None:
+                self.spawn(self._close_connection(connection.result()))
+            return
+        connection.cancel()
+        # One that takes no notice is waited for by nobody; what it brings in the end is closed.
+        self._abandoned.add(connection)
+        self._tasks.discard(cast("asyncio.Task[Any]", connection))
+        connection.add_done_callback(self._discard)
+
+    async def _close_connection(self, api: Any) -> None:
+        closing = asyncio.create_task(_close(api))
+        patience = asyncio.create_task(self._clock.sleep(CLOSE_SECONDS))
+        await asyncio.wait({closing, patience}, return_when=asyncio.FIRST_COMPLETED)
+        patience.cancel()
+        if not closing.done():
+            logger.warning("closing a connection did not end within %s s", CLOSE_SECONDS)
+            closing.cancel()
+            self._abandoned.add(closing)
+            closing.add_done_callback(self._abandoned.discard)
 
     async def _load(self, flight: Flight, permit: Permit) -> Entry | Failed:
         resource: Resource[Any] = flight.resource
@@ -295,7 +337,7 @@ class Loads:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
-            return Failed(LoaderBroke(f"{resource.name}: the loader was cancelled from within"))
+            return Failed(_broke(flight))
         except Exception as error:  # noqa: BLE001 - it is handed to those who wait for this load
             return Failed(error)
         except BaseException as error:  # noqa: BLE001 - let through, it would end the loop and everybody's loads
@@ -310,6 +352,8 @@ class Loads:
 
     async def _connection(self, state: State) -> Any:
         with self._home.step:
+            if state.closed:
+                raise self._end_of_session()
             if state.connection is None:
                 task = self.spawn(_open_connection(self._connect, state.user))
                 task.add_done_callback(retrieve)
@@ -319,11 +363,21 @@ class Loads:
             return connection.api
         try:
             api = await asyncio.shield(connection)
-        except BaseException:
+        except BaseException as error:
             with self._home.lock:
                 if state.connection is connection and connection.done():
                     state.connection = None
-            raise
+            me = asyncio.current_task()
+            if not isinstance(error, asyncio.CancelledError) or me is None or me.cancelling():
+                raise
+            # It was connect that was cancelled, not who waits for it.
+            if state.closed:
+                raise self._end_of_session() from None
+            if isinstance(connection, asyncio.Task) and connection.cancelling():
+                raise LoadTimeout(
+                    "connect did not end before the deadline of a load that waited for it"
+                ) from None
+            raise LoaderBroke("connect was cancelled from within") from None
         with self._home.lock:
             if state.connection is connection:
                 state.connection = Connected(api)
@@ -362,6 +416,9 @@ class Loads:
                 self._land(following, result)
             else:
                 self.begin([following])
+        self._rest(state)
+
+    def _rest(self, state: State) -> None:
         if state.loading == 0:
             state.gate = None
             if state.closed:
@@ -393,11 +450,17 @@ class Loads:
             if error.revokes_dependents:
                 due += self._sessions.revoke(state, flight.resource)
             if rule.negative_ttl > 0:
-                state.refusals = {**(state.refusals or {}), flight.key: (error, now + rule.negative_ttl)}
+                # Without the frames that it went through: they hold what the loader had in its hands.
+                known = cast("Refused", own_copy(error).with_traceback(None))
+                state.refusals = {**(state.refusals or {}), flight.key: (known, now + rule.negative_ttl)}
             self.begin(due)
             return
-        if state.entry(flight.key) is not None:
-            state.retries = {**(state.retries or {}), flight.key: now + rule.throttle}
+        entry = state.entry(flight.key)
+        if entry is not None:
+            retry_at = now + rule.throttle
+            # What may not be hidden delays the next background load, but not one that a caller waits for.
+            delayed = retry_at if may_hide(error) else min(retry_at, expiry(rule, entry.started))
+            state.retries = {**(state.retries or {}), flight.key: delayed}
 
     def _note_end(self, flight: Flight, result: Entry | Failed, end: End) -> None:
         tally = self._ledger.tallies[flight.resource.index]
@@ -412,6 +475,10 @@ class Loads:
         if self._home.closed:
             return CacheClosed("the cache was closed before this load could begin")
         return SessionCleared("the session was cleared before this load could begin; ask again")
+
+
+def _broke(flight: Flight) -> LoaderBroke:
+    return LoaderBroke(f"{flight.resource.name}: the loader was cancelled from within")
 
 
 def _abandon(flight: Flight) -> None:
@@ -436,13 +503,15 @@ async def _open_connection(connect: Callable[[str], Any], user: str) -> Any:
         raise LoaderBroke(f"connect raised {type(error).__name__}") from None
 
 
-async def _close_connection(api: Any) -> None:
+async def _close(api: Any) -> None:
     close = getattr(api, "aclose", None)
     if close is None:
         return
     try:
         await close()
-    except Exception as error:  # noqa: BLE001 - the session is gone; there is nobody to raise this to
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:  # noqa: BLE001 - the session is gone; there is nobody to raise this to
         logger.warning("closing a connection failed: %s", type(error).__name__)
 
 

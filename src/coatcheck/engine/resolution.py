@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,7 +17,7 @@ from coatcheck.engine.stats import Cause, Count
 from coatcheck.errors import ReentrantLoad
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping
+    from collections.abc import Callable, Coroutine, Iterator, Mapping
 
     from coatcheck.clock import Clock
     from coatcheck.engine.catalog import Resource
@@ -84,7 +85,8 @@ class Call:
         led: it began a load.
         joined: it joined one.
         stale: something that it was served is past its ttl.
-        memo: dependencies on the way, so that one get resolves each only once.
+        memo: dependencies on the way, so that one get resolves each only once; apart, those of which more is asked
+            than that they be fresh.
     """
 
     __slots__ = ("joined", "led", "memo", "request", "stale", "state")
@@ -95,7 +97,13 @@ class Call:
         self.led = False
         self.joined = False
         self.stale = False
-        self.memo: dict[int, asyncio.Task[Slot]] = {}
+        self.memo: dict[tuple[int, bool], asyncio.Task[Slot]] = {}
+
+    def end(self) -> None:
+        """Leave what is still on the way to itself; loads that have begun go on."""
+        for task in self.memo.values():
+            task.add_done_callback(retrieve)
+            task.cancel()
 
     def outcome(self) -> Outcome:
         """Return how the get was answered."""
@@ -292,17 +300,23 @@ class Resolver:
 
     async def answer(self, user: str, resource: Resource[Any], request: Request) -> tuple[Call, Slot]:
         """Answer one caller's get. It is counted by who hands it over: a home that ends may leave that to another."""
+        with self.calling(user, request) as call:
+            return call, await self._reach(call, resource, request, leaf=True)
+
+    @contextlib.contextmanager
+    def calling(self, user: str, request: Request) -> Iterator[Call]:
+        """Open the user's session for one call, and keep it from being evicted between two loads of that call."""
         with self._home.step:
             now = self._clock.monotonic()
             state = self._sessions.open(user, now)
             state.used = now
+            caller = self._loads.enter(state)
         call = Call(state, request)
         try:
-            return call, await self._reach(call, resource, request, leaf=True)
+            yield call
         finally:
-            for task in call.memo.values():
-                task.add_done_callback(retrieve)
-                task.cancel()
+            call.end()
+            self._loads.leave(state, caller)
 
     async def arguments(
         self, call: Call, resource: Resource[Any], request: Request
@@ -370,12 +384,13 @@ class Resolver:
         if len(wanted) == 1 and not call.memo:
             # The usual chain needs no task of its own for each link.
             return {wanted[0].index: await self._reach(call, wanted[0], request, leaf=False)}
+        plain = request.plain()
         for resource in wanted:
-            if resource.index not in call.memo:
-                call.memo[resource.index] = asyncio.create_task(
+            if (resource.index, plain) not in call.memo:
+                call.memo[resource.index, plain] = asyncio.create_task(
                     self._reach(call, resource, request, leaf=False)
                 )
-        tasks = {resource.index: call.memo[resource.index] for resource in wanted}
+        tasks = {resource.index: call.memo[resource.index, plain] for resource in wanted}
         await first_error(list(tasks.values()))
         return {index: task.result() for index, task in tasks.items()}
 
@@ -494,6 +509,8 @@ def value_of(resource: Resource[Any], slot: Slot) -> Any:
 
 async def first_error(tasks: list[asyncio.Task[Any]]) -> None:
     """Wait for all; when one fails, raise its error at once. The others go on."""
+    if not tasks:
+        return
     await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
     for task in tasks:
         if task.done() and not task.cancelled():

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
 from coatcheck.engine.entry import PER_CALLER, Cleared, Discreet, Entry, Lookup, Outcome
 from coatcheck.engine.keys import check_argument
 from coatcheck.engine.policy import JITTER_STEPS
-from coatcheck.engine.resolution import PLAIN, Call, Due, Request, key_of, side_by_side, value_of
+from coatcheck.engine.resolution import PLAIN, Due, Request, key_of, side_by_side, value_of
 from coatcheck.engine.stats import Count, Removal
 from coatcheck.errors import CatalogError, LoaderBroke, UnknownArgument
 
@@ -163,7 +163,9 @@ class Session(Discreet, gc=False, eq=False):
         Raises:
             LoadError: as `get()`; the first error is raised. Loads that have begun go on and are kept.
         """
-        return tuple(await side_by_side([self.get(resource) for resource in resources]))
+        # A lookup shows no value where a task's result is shown, as the loop does when it is debugged.
+        looks = await side_by_side([self.lookup(resource) for resource in resources])
+        return tuple(look.value for look in looks)
 
     async def warm(self) -> None:
         """Load every resource whose arguments can be resolved; what can be loaded side by side is.
@@ -192,16 +194,17 @@ class Session(Discreet, gc=False, eq=False):
             WrongType: the value is not of the declared type.
             CatalogError: the resource is derived.
         """
-        request = self._request(resource, arguments)
+        request = self._request(resource, arguments, gets=False)
         if resource.derived:
             raise CatalogError(f"{resource.name} is derived: put what it is derived from")
+        resource.check_complete(arguments)
         body, decoded = resource.codec.accept(value)
         engine = self._engine
 
         async def store() -> None:
-            with engine.home.step:
-                state = engine.sessions.open(self._user, self._now())
-            values, _ = await engine.resolver.arguments(Call(state, request), resource, request)
+            with engine.resolver.calling(self._user, request) as call:
+                values, _ = await engine.resolver.arguments(call, resource, request)
+            state = call.state
             entry = Entry(
                 until=float("-inf"),
                 value=decoded if resource.codec.shared else PER_CALLER,
@@ -224,7 +227,7 @@ class Session(Discreet, gc=False, eq=False):
         What depends on it stays, and is reachable again only if the resource reloads to the same value. Of a derived
         resource, what it is derived from is dropped. A load under way answers its callers and is not kept.
         """
-        request = self._request(resource, arguments)
+        request = self._request(resource, arguments, gets=False)
         engine = self._engine
 
         def drop() -> None:
@@ -391,17 +394,25 @@ class Session(Discreet, gc=False, eq=False):
             self._state = state
         return state
 
-    def _request(self, resource: Resource[Any], options: Mapping[str, object]) -> Request:
+    def _request(
+        self, resource: Resource[Any], options: Mapping[str, object], *, gets: bool = True
+    ) -> Request:
         """Return what the options of a call ask for, having checked that it can be asked here."""
         engine = self._engine
         engine.home.check()
         engine.catalog.check(resource)
+        passed = dict(options)
+        force: object = False
+        deep: object = False
+        max_age: object = None
+        if gets:
+            force, deep = passed.pop("force_refresh", False), passed.pop("deep", False)
+            max_age = passed.pop("max_age", None)
+        resource.check_names(passed)
+        if gets:
+            resource.check_complete(passed)
         if not options:
             return PLAIN
-        passed = dict(options)
-        force, deep = passed.pop("force_refresh", False), passed.pop("deep", False)
-        max_age = passed.pop("max_age", None)
-        resource.check_names(passed)
         for name, value in passed.items():
             check_argument(name, value)
         if max_age is not None and not isinstance(max_age, timedelta):
