@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import contextvars
 import random
+import warnings
 import weakref
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
@@ -16,7 +17,7 @@ from coatcheck.engine.home import Home, HomeEnded, tell
 from coatcheck.engine.keys import check_user
 from coatcheck.engine.limits import Limits
 from coatcheck.engine.loads import Loads
-from coatcheck.engine.policy import Policy, Rule, in_force
+from coatcheck.engine.policy import Policy, PolicyAdvice, Rule, in_force
 from coatcheck.engine.refresh import Refresher
 from coatcheck.engine.resolution import Resolver
 from coatcheck.engine.schedule import Scheduler
@@ -213,6 +214,8 @@ class SessionCache(Generic[Api]):
             self._check(resource)
             if resource.derived:
                 raise PolicyError(f"{resource.name} is derived: set the policy of what it is derived from")
+            for each in policy.advice():
+                warnings.warn(f"{resource.name}: {each}", PolicyAdvice, stacklevel=3)
             if not isinstance(policy, Policy):
                 raise PolicyError(f"{resource.name}: write a Policy, such as Policy(ttl=timedelta(hours=1))")
         # A get that is being resolved by the old rules has been filed by then, and is judged anew, too.
@@ -287,6 +290,16 @@ class SessionCache(Generic[Api]):
         with self._home.step:
             self._sessions.sweep(SWEEP_SLICE, self._clock.monotonic(), IDLE_SECONDS)
 
+    async def _leave_home(self) -> None:
+        """End what runs at home, because its loop is being shut down: what is begun from now on, nobody would end."""
+        with contextlib.suppress(HomeEnded):
+            with self._home.step:
+                if self._home.closed:
+                    return
+                self._home.show_out()
+                self._loads.abort()
+            await self._loads.settled()
+
     def _user_stats(self, user: str) -> UserStats:
         state = self._sessions.states.get(user)
         shown = self._nothing if state is None else state
@@ -333,24 +346,29 @@ class SessionCache(Generic[Api]):
 
 
 async def _sweep(cache: weakref.ref[SessionCache[Any]], clock: Clock) -> None:
-    """Sweep for ever, or until nobody has the cache any more: while it sleeps, this keeps none alive."""
-    while True:
-        await clock.sleep(SWEEP_SECONDS)
-        swept = 0
+    """Sweep for ever, or until nobody has the cache any more: while it sleeps, this keeps none alive.
+
+    It is also who is told that the loop is being shut down: it is cancelled then, as all that runs there.
+    """
+    try:
         while True:
-            kept = cache()
+            await clock.sleep(SWEEP_SECONDS)
+            swept = 0
+            while (kept := cache()) is not None and swept < len(kept.users()):
+                kept._sweep()  # noqa: SLF001
+                swept += SWEEP_SLICE
+                del kept
+                await clock.sleep(0)
             if kept is None:
                 return
-            if swept >= len(kept.users()):
-                break
-            try:
-                kept._sweep()  # noqa: SLF001
-            except HomeEnded:
-                return
-            swept += SWEEP_SLICE
             del kept
-            await clock.sleep(0)
-        del kept
+    except HomeEnded:
+        return
+    except asyncio.CancelledError:
+        kept = cache()
+        if kept is not None:
+            await kept._leave_home()  # noqa: SLF001
+        raise
 
 
 async def _as_long_as_at_home(chore: Coroutine[Any, Any, None]) -> None:

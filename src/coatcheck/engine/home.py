@@ -19,7 +19,7 @@ import weakref
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from coatcheck.errors import CacheClosed, ForkedCache
+from coatcheck.errors import CacheClosed, CoatcheckError, ForkedCache
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -82,6 +82,8 @@ class Home:
         self._forked = forked
         self._loop: asyncio.AbstractEventLoop | None = None
         self._in_child = False
+        self._ending = False
+        self._guests: set[asyncio.Task[Any]] = set()
         self.lock = threading.RLock()
         self.step = Step(self)
         self.used = False
@@ -134,7 +136,7 @@ class Home:
             try:
                 if home is here:
                     return await work()
-                return await Visit(home, functools.partial(self._welcome, work)).over()
+                return await Visit(home, work, host=self).over()
             except HomeEnded:
                 continue
 
@@ -147,6 +149,27 @@ class Home:
 
         return await self.run(step)
 
+    def receive(self, work: Callable[[], Coroutine[Any, Any, T]]) -> asyncio.Task[T]:
+        """Begin the work of a visitor from another loop, on the loop that runs here.
+
+        Raises:
+            HomeEnded: this is not home, or is about to end.
+        """
+        self.check()
+        with self.step:
+            if self._ending:
+                raise HomeEnded
+            task = self.loop.create_task(work())
+            self._guests.add(task)
+            task.add_done_callback(self._guests.discard)
+            return task
+
+    def show_out(self) -> None:
+        """Send all visitors to the next home, within a step: this loop is being shut down and takes in no more."""
+        self._ending = True
+        for task in self._guests:
+            task.cancel()
+
     def soon(self, callback: Callable[[], object]) -> None:
         """Call back at home between two steps of its loop, in an empty context; never, if home has ended. Any thread."""
         loop = self._loop
@@ -157,22 +180,22 @@ class Home:
 
     def _settle(self, here: asyncio.AbstractEventLoop) -> asyncio.AbstractEventLoop:
         home = self._loop
-        if home is not None and home.is_running():
+        if home is not None and self._takes_in(home, here):
             return home
         with self.lock:
             self.check()
             former = self._loop
-            if former is not None and former.is_running():
+            if former is not None and self._takes_in(former, here):
                 return former
             self.used = True
+            self._ending = False
             self._loop = here
+            self._guests = set()
             self._moved_in(former)
             return here
 
-    async def _welcome(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        # Home may have been closed while the visitor was on the way.
-        self.check()
-        return await work()
+    def _takes_in(self, home: asyncio.AbstractEventLoop, here: asyncio.AbstractEventLoop) -> bool:
+        return home is here or (home.is_running() and not self._ending)
 
     def _fork(self) -> None:
         if self.used:
@@ -189,13 +212,21 @@ class Visit(Generic[T]):
     Args:
         loop: where.
         work: called there, in the visitor's context.
+        host: receives the visitor there; None when the loop is there for such visits alone.
     """
 
-    __slots__ = ("_end", "_left", "_loop", "_task", "_work")
+    __slots__ = ("_end", "_host", "_left", "_loop", "_task", "_work")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, work: Callable[[], Coroutine[Any, Any, T]]) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        work: Callable[[], Coroutine[Any, Any, T]],
+        *,
+        host: Home | None = None,
+    ) -> None:
         self._loop = loop
         self._work = work
+        self._host = host
         self._task: asyncio.Task[T] | None = None
         self._left = False
         self._end: Future[T] = Future()
@@ -264,8 +295,16 @@ class Visit(Generic[T]):
     # -- on the loop that is visited ------------------------------------------------------------------------------
 
     def _start(self) -> None:
-        if not self._left:
-            self._task = self._loop.create_task(self._work())
+        if self._left:
+            return
+        try:
+            if self._host is None:
+                self._task = self._loop.create_task(self._work())
+            else:
+                self._task = self._host.receive(self._work)
+        except (HomeEnded, CoatcheckError) as error:
+            self._end.set_exception(error)
+        else:
             self._task.add_done_callback(self._finish)
 
     def _cancel(self) -> None:

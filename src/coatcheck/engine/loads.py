@@ -202,7 +202,7 @@ class Loads:
             await asyncio.wait(tasks)
 
     def abort(self) -> None:
-        """Cancel every load: the cache closes."""
+        """Cancel every load: the cache closes, or its loop ends."""
         for flight in list(self._flights):
             if flight.task is not None:
                 flight.task.cancel()
@@ -253,11 +253,11 @@ class Loads:
         except asyncio.CancelledError:
             closed = self._home.closed
             result = Failed(CacheClosed("the cache was closed during this load") if closed else HomeEnded())
-        finally:
-            deadline.cancel()
-            permit.give_back()
-            if not loading.done():
-                self._let_go(flight, loading)
+        # Not in a finally: when a loop is closed under its tasks there is nothing left to cancel them on.
+        deadline.cancel()
+        permit.give_back()
+        if not loading.done():
+            self._let_go(flight, loading)
         self._land(flight, result, late=late)
 
     def _permit(self, flight: Flight) -> Permit:
