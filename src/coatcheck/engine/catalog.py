@@ -5,10 +5,11 @@ from __future__ import annotations
 import inspect
 import itertools
 import typing
+import warnings
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, overload
 
 from coatcheck.engine.codec import Body, Codec
-from coatcheck.engine.policy import Policy
+from coatcheck.engine.policy import Policy, PolicyAdvice
 from coatcheck.errors import CatalogError, MissingArgument, UnknownArgument, UnknownResource
 
 if TYPE_CHECKING:
@@ -277,6 +278,8 @@ class Catalog(Generic[Api]):
             raise CatalogError(
                 f"{name}: a derived resource takes at least one other resource to be derived from"
             )
+        for each in policy.advice():
+            warnings.warn(f"{name}: {each}", PolicyAdvice, stacklevel=3)
         resource: Resource[Any] = Resource(
             function,
             catalog=self.name,

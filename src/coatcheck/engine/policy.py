@@ -11,6 +11,11 @@ import msgspec
 
 from coatcheck.errors import PolicyError, Unavailable
 
+
+class PolicyAdvice(UserWarning):
+    """A policy that works, and hardly as its author thinks."""
+
+
 JITTER_STEPS = 255
 """An entry's jitter is a whole number from 0 to this: small integers cost an entry no memory."""
 
@@ -62,6 +67,28 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
                 "jitter is a fraction of the refresh-ahead point: write a number from 0 up to 1"
             )
         self._check_failure_spans()
+
+    def advice(self) -> tuple[str, ...]:
+        """Return what is odd about this policy, each with what to write instead; a cache warns of it when declared."""
+        zero = timedelta(0)
+        found = []
+        if self.soft_timeout is not None and self.stale_if_error == zero:
+            found.append(
+                "soft_timeout does nothing without stale_if_error: nothing stale is ever served; set both"
+            )
+        if self.stale_if_error > zero and self.failure_throttle == zero:
+            found.append(
+                "with failure_throttle=0 every get calls a failing upstream; write timedelta(seconds=30)"
+            )
+        if self.refresh_ahead is not None and self.ttl * (1 - self.refresh_ahead) < timedelta(seconds=1):
+            found.append(
+                "refresh_ahead leaves a background load less than a second before the ttl ends; lower it"
+            )
+        if self.negative_ttl > self.ttl:
+            found.append(
+                "a refusal is remembered for longer than a value; make negative_ttl shorter than the ttl"
+            )
+        return tuple(found)
 
     def _check_failure_spans(self) -> None:
         zero = timedelta(0)
