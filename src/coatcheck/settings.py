@@ -71,6 +71,7 @@ _CLEARER = {
     "too_short": "must not be empty",
     "model_type": "must be a table",
     "mapping_type": "must be a table",
+    "dict_type": "must be a table",
 }
 _PLAIN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
@@ -240,7 +241,7 @@ def load(config: str | Path | None = None) -> Settings:
     )
     # Raised below, where no exception that holds the values can become the context.
     try:
-        return _FromEnvironment(**written)
+        return Settings(**dict(_FromEnvironment(**written)))
     except ValidationError as error:
         lines = [
             _line(problem["loc"], problem["type"], problem["msg"])

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+FAILED: Final = 1
+MISUSED: Final = 2
+INTERRUPTED: Final = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -17,9 +21,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     try:
         from coatcheck.cli.app import run  # noqa: PLC0415 - what is missing must not end in a traceback
-    except ModuleNotFoundError as missing:
-        if (missing.name or "").partition(".")[0] == "coatcheck":
+
+        return run(sys.argv[1:] if arguments is None else arguments)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except ModuleNotFoundError as error:
+        missing = error.name or ""
+        if missing.partition(".")[0] == "coatcheck":
             raise
-        sys.stderr.write("coatcheck: the command line is an extra: install coatcheck[cli]\n")
-        return 2
-    return run(arguments)
+    sys.stderr.write(f"coatcheck: the command line needs {missing}, an extra: install coatcheck[cli]\n")
+    return MISUSED

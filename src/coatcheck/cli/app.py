@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from importlib import metadata
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from cyclopts import App, CycloptsError
 
+from coatcheck.cli import FAILED, MISUSED
 from coatcheck.cli.demo import demo
 from coatcheck.cli.get import get
 from coatcheck.cli.mistake import Mistake
@@ -18,13 +19,14 @@ from coatcheck.errors import CoatcheckError, SettingsError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-FAILED: Final = 1
-MISUSED: Final = 2
-INTERRUPTED: Final = 130
 
+def run(arguments: Sequence[str]) -> int:
+    """Run the command that *arguments* name and return the exit code; see `coatcheck.cli.main`.
 
-def run(arguments: Sequence[str] | None = None) -> int:
-    """Run the command that *arguments* name; see `coatcheck.cli.main`."""
+    Raises:
+        KeyboardInterrupt: Ctrl-C.
+        ModuleNotFoundError: an extra is not installed.
+    """
     try:
         result = program()(arguments, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
@@ -36,10 +38,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
         # Whoever read our output has gone, as `head` does; Python must not try to write the rest on its way out.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
-    except (CoatcheckError, OSError) as error:
+    except CoatcheckError as error:
         return _complain(str(error), FAILED)
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    except OSError as error:
+        return _complain(error.strerror or type(error).__name__, FAILED)
     return result if isinstance(result, int) else 0
 
 

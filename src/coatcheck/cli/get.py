@@ -9,7 +9,14 @@ import msgspec
 from cyclopts import Parameter
 
 from coatcheck.cli.mistake import Mistake
-from coatcheck.errors import InvalidKey, MissingArgument, UnknownArgument, UnknownResource, WrongType
+from coatcheck.errors import (
+    InvalidKey,
+    MissingArgument,
+    NoCredentials,
+    UnknownArgument,
+    UnknownResource,
+    WrongType,
+)
 
 if TYPE_CHECKING:
     from coatcheck.engine.catalog import Resource
@@ -60,6 +67,10 @@ async def get(
         look = await _look_up(settings, wanted, user, arguments, refresh=refresh)
     except (UnknownResource, UnknownArgument, MissingArgument, InvalidKey) as error:
         raise Mistake(str(error)) from None
+    except NoCredentials as error:
+        raise NoCredentials(
+            f"{error}; add it to COATCHECK_ACCOUNTS, or to accounts in the TOML file"
+        ) from None
     _show(wanted, look, as_json=json)
     return 0
 
@@ -108,5 +119,5 @@ def _show(resource: "Resource[Any]", look: "Lookup[Any]", *, as_json: bool) -> N
         return
     sys.stdout.write(f"{msgspec.json.format(look.body, indent=2).decode()}\n")
     sys.stdout.flush()
-    age, fresh_for = timedelta(seconds=round(look.age, 3)), timedelta(seconds=round(look.fresh_for))
-    sys.stderr.write(f"{look.outcome.value}, age {age}, fresh for {fresh_for}\n")
+    fresh_for = timedelta(seconds=round(look.fresh_for))
+    sys.stderr.write(f"{look.outcome.value}, age {look.age:.3f} s, fresh for {fresh_for}\n")

@@ -25,7 +25,7 @@ def show(report: Report) -> None:
     for name, figure in (
         ("time saved a request", _ms(report.saved_ms_per_request)),
         ("memory a user", f"{report.bytes_per_user / 1000:.1f} kB"),
-        ("hit rate", f"{report.hit_rate * 100:.1f} %"),
+        ("hit rate", _percent(report.hit_rate * 100)),
         ("answers checked", f"{report.answers_checked:,}"),
         ("wrong answers", f"{report.wrong_answers:,}"),
         ("foreign answers seen", f"{report.foreign_answers:,}"),
@@ -63,12 +63,16 @@ def _table(what: str, difference: str) -> Table:
 
 
 def _row(calls: PathCalls) -> tuple[str, str, str]:
-    return f"{calls.without:,}", f"{calls.with_:,}", f"{calls.saved_percent:.1f} %"
+    return f"{calls.without:,}", f"{calls.with_:,}", _percent(calls.saved_percent)
 
 
 def _less(before: float, after: float) -> str:
+    return _percent(100 * (1 - after / before)) if before > 0 else ""
+
+
+def _percent(percent: float) -> str:
     # Rounded down: 100 % would say that nothing is left.
-    return f"{math.floor(1000 * (1 - after / before)) / 10:.1f} %" if before > 0 else ""
+    return f"{math.floor(round(percent * 10, 6)) / 10:.1f} %"
 
 
 def _ms(milliseconds: float) -> str:

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import msgspec
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from coatcheck.cli.options import LatencyScale, Seed, Users
 from coatcheck.clock import SystemClock
@@ -19,7 +20,11 @@ STOP_ON_STDIN = "--until-stdin-ends"
 async def simulator(
     *,
     port: Annotated[
-        int, Parameter(help="The port to listen on, on this machine only; 0 for a free one.")
+        int,
+        Parameter(
+            help="The port to listen on, on this machine only; 0 for a free one.",
+            validator=Number(gte=0, lte=65_535),
+        ),
     ] = 0,
     seed: Seed = 1,
     users: Users = 20,

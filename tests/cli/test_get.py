@@ -1,0 +1,226 @@
+"""``coatcheck get`` against a simulator in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from cli.conftest import Coatcheck, Ended
+from coatcheck.simulator import Settings, Simulator
+
+ANN = "user-0001@tenant-0001.example"
+TWO = "user-0002@tenant-0002.example"
+"""A user with two engagements."""
+
+CANARY = "c4n4ry-pa55word"
+NAMES = "engagement_data, paas_engagement_id, ipc_engagement_id, endpoints, business_units, environments_list, zones_list"
+
+Get = Callable[..., Awaitable[Ended]]
+
+
+@pytest.fixture
+async def simulator() -> AsyncIterator[Simulator]:
+    async with Simulator(Settings(seed=5, users=3, latency_scale=0)) as simulator:
+        yield simulator
+
+
+@pytest.fixture
+def get(simulator: Simulator, coatcheck: Coatcheck, monkeypatch: pytest.MonkeyPatch) -> Get:
+    """Call it in a thread, since it runs a loop of its own."""
+    accounts = {user: simulator.truth(user)["password"] for user in (ANN, TWO)}
+    monkeypatch.setenv("COATCHECK_UPSTREAM_URL", simulator.url)
+    monkeypatch.setenv("COATCHECK_ACCOUNTS", json.dumps(accounts))
+
+    async def call(*arguments: str) -> Ended:
+        ended = await asyncio.to_thread(coatcheck, "get", *arguments)
+        for password in (*accounts.values(), CANARY):
+            assert password not in ended.out + ended.err
+        assert "Traceback" not in ended.err
+        return ended
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("resource", "place"),
+    [
+        ("engagement_data", "engagement"),
+        ("paas_engagement_id", "paas_engagement_id"),
+        ("ipc_engagement_id", "ipc_engagement_id"),
+        ("endpoints", "endpoints"),
+        ("environments_list", "environments"),
+        ("zones_list", "zones"),
+    ],
+)
+async def test_it_prints_the_users_value_as_the_upstream_sent_it(
+    get: Get, simulator: Simulator, resource: str, place: str
+) -> None:
+    ended = await get(resource, "--user", ANN)
+    assert ended.code == 0
+    assert json.loads(ended.out) == simulator.truth(ANN)["engagements"][0][place]
+
+
+async def test_value_and_outcome_go_different_ways(get: Get) -> None:
+    ended = await get("endpoints", "--user", ANN)
+    assert ended.out.startswith("[\n  {\n")
+    assert ended.out.endswith("]\n")
+    assert ended.err.startswith("miss, age 0.")
+    assert ended.err.endswith(" s, fresh for 1 day, 0:00:00\n")
+
+
+async def test_as_json_it_is_one_object_with_everything(get: Get, simulator: Simulator) -> None:
+    ended = await get("ipc_engagement_id", "--user", ANN, "--json")
+    (line,) = ended.out.splitlines()
+    shown = json.loads(line)
+    assert shown.keys() == {"resource", "outcome", "age", "fresh_for", "value"}
+    assert shown["resource"] == "ipc_engagement_id"
+    assert shown["outcome"] == "miss"
+    assert shown["age"] >= 0
+    assert 0 < shown["fresh_for"] <= 86_400
+    assert shown["value"] == simulator.truth(ANN)["engagements"][0]["ipc_engagement_id"]
+    assert ended.err == ""
+
+
+async def test_an_argument_is_json_or_else_text(get: Get, simulator: Simulator) -> None:
+    other = simulator.truth(TWO)["engagements"][1]
+    ended = await get(
+        "endpoints", "--user", TWO, "--arg", f"paas_engagement_id={other['paas_engagement_id']}"
+    )
+    assert json.loads(ended.out) == other["endpoints"]
+    ended = await get("endpoints", "--user", TWO, "--arg", "paas_engagement_id=mine")
+    assert (ended.code, ended.complaint) == (
+        2,
+        "--arg paas_engagement_id has a value of another type than it takes",
+    )
+
+
+async def test_refresh_is_a_forced_get(get: Get, simulator: Simulator) -> None:
+    ended = await get("endpoints", "--user", ANN, "--refresh")
+    assert ended.code == 0
+    assert simulator.calls()["by_path"]["endpoints"] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["nothing"], f"no such resource in catalog 'ipc'; it has: {NAMES}"),
+        (["endpoints", "--arg", "x=1"], "endpoints takes no argument 'x'; it takes: paas_engagement_id"),
+        (
+            ["endpoints", "--arg", "force_refresh=true"],
+            "endpoints takes no argument 'force_refresh'; it takes: paas_engagement_id",
+        ),
+        (
+            ["endpoints", "--arg", "x"],
+            "--arg takes name=value, such as --arg paas_engagement_id=4101",
+        ),
+        (["endpoints", "--arg", "=1"], "--arg takes name=value, such as --arg paas_engagement_id=4101"),
+        (
+            ["endpoints", "--arg", "paas_engagement_id=1", "--arg", "paas_engagement_id=2"],
+            "--arg paas_engagement_id is given twice",
+        ),
+        (
+            ["endpoints", "--arg", "paas_engagement_id=[1]"],
+            "--arg paas_engagement_id has a value of another type than it takes",
+        ),
+    ],
+)
+async def test_a_mistake_is_one_line_and_exit_2_and_costs_no_call(
+    get: Get, simulator: Simulator, arguments: list[str], complaint: str
+) -> None:
+    ended = await get(*arguments, "--user", ANN)
+    assert (ended.code, ended.complaint) == (2, complaint)
+    assert simulator.calls()["total"] == 0
+
+
+async def test_no_user_is_no_user(get: Get) -> None:
+    ended = await get("endpoints", "--user", "")
+    assert (ended.code, ended.complaint) == (2, "a user id must not be empty")
+
+
+async def test_a_user_without_an_account_is_told_where_to_put_one(get: Get, simulator: Simulator) -> None:
+    ended = await get("endpoints", "--user", "somebody")
+    assert ended.code == 1
+    assert "COATCHECK_ACCOUNTS" in ended.complaint
+    assert simulator.calls()["total"] == 0
+
+
+@pytest.mark.parametrize(
+    ("fault", "part"),
+    [
+        ({"kind": "status", "status": 403, "path": "endpoints"}, "403"),
+        ({"kind": "status", "status": 500, "path": "endpoints"}, "500"),
+        ({"kind": "status", "status": 404, "path": "endpoints"}, "404"),
+    ],
+)
+async def test_an_upstream_error_is_one_line_and_exit_1(
+    get: Get, simulator: Simulator, fault: dict[str, object], part: str
+) -> None:
+    simulator.set_faults([fault])
+    ended = await get("endpoints", "--user", ANN)
+    assert ended.code == 1
+    assert part in ended.complaint
+
+
+async def test_a_refused_log_in_is_one_line_and_exit_1(get: Get, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COATCHECK_ACCOUNTS", json.dumps({ANN: CANARY}))
+    ended = await get("endpoints", "--user", ANN)
+    assert (ended.code, ended.complaint) == (1, "the log-in was refused")
+
+
+async def test_an_upstream_that_is_not_there_is_one_line_and_exit_1(get: Get, simulator: Simulator) -> None:
+    await simulator.close()
+    ended = await get("endpoints", "--user", ANN)
+    assert ended.code == 1
+    assert ended.complaint.startswith("the connection to the upstream failed")
+
+
+def write(path: Path, text: str) -> None:
+    path.write_text(text)
+
+
+async def test_settings_may_come_from_a_file(
+    get: Get, simulator: Simulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    mine = tmp_path / "mine.toml"
+    monkeypatch.delenv("COATCHECK_UPSTREAM_URL")
+    monkeypatch.delenv("COATCHECK_ACCOUNTS")
+    password = simulator.truth(ANN)["password"]
+    write(mine, f'upstream_url = "{simulator.url}"\nttl = 60\naccounts."{ANN}" = "{password}"')
+    ended = await get("endpoints", "--user", ANN, "--config", str(mine))
+    assert ended.code == 0
+    assert ended.err.endswith("fresh for 0:01:00\n")
+
+
+def test_without_an_upstream_it_says_how_to_set_one_and_that_the_demo_needs_none(
+    coatcheck: Coatcheck,
+) -> None:
+    ended = coatcheck("get", "endpoints", "--user", ANN)
+    assert ended.code == 2
+    assert "COATCHECK_UPSTREAM_URL" in ended.complaint
+    assert "coatcheck.toml" in ended.complaint
+    assert "`coatcheck demo` needs none" in ended.complaint
+
+
+def test_a_wrong_setting_is_one_line_and_exit_2(
+    coatcheck: Coatcheck, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COATCHECK_UPSTREAM_URL", f"http://ann:{CANARY}@host")
+    ended = coatcheck("get", "endpoints", "--user", ANN)
+    assert (ended.code, ended.complaint) == (
+        2,
+        "setting COATCHECK_UPSTREAM_URL: must be http(s)://host[:port][/prefix] and nothing else",
+    )
+
+
+def test_two_wrong_settings_are_two_lines(coatcheck: Coatcheck) -> None:
+    Path("coatcheck.toml").write_text(f"max_body = 0\nupstream = '{CANARY}'")
+    ended = coatcheck("get", "endpoints", "--user", ANN)
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err.splitlines() == [
+        "coatcheck: setting COATCHECK_MAX_BODY: must be 1 or more",
+        "coatcheck: setting COATCHECK_UPSTREAM: there is no such setting",
+    ]

@@ -1,0 +1,263 @@
+"""Settings: where they come from, who wins, and that a wrong one is one line without a value."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr, ValidationError
+
+from coatcheck import Limits
+from coatcheck.errors import SettingsError
+from coatcheck.settings import AccountSettings, Settings, SharedAccount, load
+
+CANARY = "c4n4ry-pa55word"
+PLACE = "http(s)://host[:port][/prefix] and nothing else"
+DURATION = "must be seconds, or a duration such as PT30M"
+
+
+@pytest.fixture(autouse=True)
+def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No setting of whoever runs the tests is seen, and no file."""
+    for name in list(os.environ):
+        if name.upper().startswith("COATCHECK_"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+def complaint() -> list[str]:
+    with pytest.raises(SettingsError) as caught:
+        load()
+    shown = f"{caught.value!s}{caught.value!r}"
+    assert CANARY not in shown
+    # What an exception drags along ends up in logs as well.
+    assert caught.value.__context__ is None
+    assert caught.value.__cause__ is None
+    return str(caught.value).splitlines()
+
+
+def test_without_any_there_are_defaults_and_no_upstream() -> None:
+    settings = load()
+    assert settings == Settings()
+    assert settings.upstream_url is None
+    assert settings.timeout == timedelta(seconds=30)
+    assert settings.max_body == 1024 * 1024
+    assert settings.ttl is None
+    assert settings.default_email is None
+    assert settings.strict_users is False
+    assert settings.accounts == {}
+    assert settings.token is None
+    assert settings.everyone_sees_data_of is None
+    assert settings.limits.limits() == Limits()
+
+
+def test_every_setting_can_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "UPSTREAM_URL": "https://upstream.example/prefix",
+        "TIMEOUT": "PT5S",
+        "MAX_BODY": "2048",
+        "TTL": "3600",
+        "DEFAULT_EMAIL": "ann@example.com",
+        "STRICT_USERS": "true",
+        "ACCOUNTS": '{"bob": "one", "eve": {"email": "e@example.com", "password": "two"}}',
+        "TOKEN": CANARY,
+        "EVERYONE_SEES_DATA_OF__EMAIL": "all@example.com",
+        "EVERYONE_SEES_DATA_OF__PASSWORD": CANARY,
+        "LIMITS__MAX_SESSIONS": "7",
+    }.items():
+        monkeypatch.setenv(f"COATCHECK_{name}", value)
+    settings = load()
+    assert settings.upstream_url == "https://upstream.example/prefix"
+    assert settings.timeout == timedelta(seconds=5)
+    assert settings.max_body == 2048
+    assert settings.ttl == timedelta(hours=1)
+    assert settings.default_email == "ann@example.com"
+    assert settings.strict_users is True
+    assert {user: account.password.get_secret_value() for user, account in settings.accounts.items()} == {
+        "bob": "one",
+        "eve": "two",
+    }
+    assert settings.accounts["eve"].email == "e@example.com"
+    assert settings.token is not None
+    assert settings.token.get_secret_value() == CANARY
+    assert settings.everyone_sees_data_of is not None
+    assert settings.everyone_sees_data_of.email == "all@example.com"
+    assert settings.limits.limits() == Limits(max_sessions=7)
+
+
+FILE = """
+upstream_url = "http://file.example"
+timeout = 7
+ttl = "PT12H"
+
+[accounts]
+"ann@example.com" = "one"
+"bob@example.com" = { email = "robert@example.com", password = "two" }
+
+[limits]
+max_bytes = 5
+"""
+
+
+def test_every_setting_can_come_from_the_file(tmp_path: Path) -> None:
+    Path("coatcheck.toml").write_text(FILE)
+    settings = load()
+    assert settings.upstream_url == "http://file.example"
+    assert settings.timeout == timedelta(seconds=7)
+    assert settings.ttl == timedelta(hours=12)
+    assert settings.accounts["ann@example.com"].email is None
+    assert settings.accounts["bob@example.com"].email == "robert@example.com"
+    assert settings.limits.limits() == Limits(max_bytes=5)
+
+
+def test_the_environment_wins_over_the_file_field_by_field(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("coatcheck.toml").write_text(FILE)
+    monkeypatch.setenv("COATCHECK_TIMEOUT", "9")
+    monkeypatch.setenv("COATCHECK_LIMITS__MAX_LOADS", "3")
+    settings = load()
+    assert settings.timeout == timedelta(seconds=9)
+    assert settings.upstream_url == "http://file.example"
+    assert settings.limits.limits() == Limits(max_bytes=5, max_loads=3)
+
+
+def test_the_file_is_the_one_given_then_the_one_named_then_the_one_here(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    Path("coatcheck.toml").write_text("max_body = 1")
+    assert load().max_body == 1
+    Path("named.toml").write_text("max_body = 2")
+    monkeypatch.setenv("COATCHECK_CONFIG", "named.toml")
+    assert load().max_body == 2
+    Path("given.toml").write_text("max_body = 3")
+    assert load(tmp_path / "given.toml").max_body == 3
+
+
+def test_an_empty_variable_counts_as_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("coatcheck.toml").write_text("max_body = 1")
+    monkeypatch.setenv("COATCHECK_CONFIG", "")
+    monkeypatch.setenv("COATCHECK_MAX_BODY", "")
+    monkeypatch.setenv("COATCHECK_UPSTREAM_URL", "")
+    assert load() == Settings(max_body=1)
+
+
+def test_settings_made_directly_read_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("coatcheck.toml").write_text("max_body = 1")
+    monkeypatch.setenv("COATCHECK_TTL", "5")
+    assert Settings().max_body == 1024 * 1024
+    assert Settings().ttl is None
+
+
+def test_settings_are_frozen() -> None:
+    settings = Settings()
+    with pytest.raises(ValidationError):
+        settings.max_body = 5
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("UPSTREAM_URL", f"http://ann:{CANARY}@host", f"must be {PLACE}"),
+        ("UPSTREAM_URL", "ftp://host", f"must be {PLACE}"),
+        ("UPSTREAM_URL", "http://", f"must be {PLACE}"),
+        ("UPSTREAM_URL", "http://[::1", f"must be {PLACE}"),
+        ("UPSTREAM_URL", "http://host:99999", f"must be {PLACE}"),
+        ("UPSTREAM_URL", f"http://host?key={CANARY}", f"must be {PLACE}"),
+        ("UPSTREAM_URL", "http://host\n", f"must be {PLACE}"),
+        ("TIMEOUT", "0", "must be longer than zero"),
+        ("TIMEOUT", "nan", DURATION),
+        ("TTL", CANARY, DURATION),
+        ("TTL", "-5", "must be longer than zero"),
+        ("TTL", "1e12", "must be ten years or less"),
+        ("MAX_BODY", CANARY, "must be a whole number"),
+        ("MAX_BODY", "0", "must be 1 or more"),
+        ("MAX_BODY", "1.5", "must be a whole number"),
+        ("STRICT_USERS", CANARY, "must be true or false"),
+        ("TOKEN", f"{CANARY} with blanks", "must be printable ASCII without blanks, to be sent in a header"),
+        ("TOKEN", CANARY, "whose is it? set COATCHECK_DEFAULT_EMAIL, too"),
+        ("ACCOUNTS", f"{{{CANARY}", "must be a table written as JSON"),
+        ("ACCOUNTS", f'["{CANARY}"]', "must be a table"),
+        ("ACCOUNTS", f'{{"{CANARY}": 3}}', "must be a table"),
+        ("ACCOUNTS", f'{{"{CANARY}": {{}}}}', "password of one account: is missing"),
+        ("ACCOUNTS", f'{{"{CANARY}": ""}}', "password of one account: must not be empty"),
+        (
+            "ACCOUNTS",
+            f'{{"ann": {{"password": "{CANARY}", "passwrod": "{CANARY}"}}}}',
+            "passwrod of one account: there is no such setting",
+        ),
+        ("LIMITS", f'"{CANARY}"', "must be a table"),
+        ("LIMITS__MAX_SESSIONS", "0", "must be 1 or more"),
+        ("LIMITS__MAX_SESSION", "5", "there is no such setting"),
+        ("CONFIG", "/nowhere/coatcheck.toml", "/nowhere/coatcheck.toml does not exist"),
+        ("CONFIG", "/", "/ cannot be read (Is a directory)"),
+    ],
+)
+def test_a_wrong_setting_is_one_line_that_names_it_without_its_value(
+    name: str, value: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"COATCHECK_{name}", value)
+    assert complaint() == [f"setting COATCHECK_{name}: {text}"]
+
+
+def test_an_account_for_all_needs_both_its_halves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COATCHECK_EVERYONE_SEES_DATA_OF__PASSWORD", CANARY)
+    assert complaint() == ["setting COATCHECK_EVERYONE_SEES_DATA_OF__EMAIL: is missing"]
+
+
+def test_a_token_and_a_password_for_one_user_contradict_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COATCHECK_DEFAULT_EMAIL", "ann")
+    monkeypatch.setenv("COATCHECK_TOKEN", CANARY)
+    monkeypatch.setenv("COATCHECK_ACCOUNTS", f'{{"ann": "{CANARY}"}}')
+    assert complaint() == [
+        "setting COATCHECK_TOKEN: its user has a password in COATCHECK_ACCOUNTS, too; give one of them"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("upstream_ulr = 'http://host'", ["setting COATCHECK_UPSTREAM_ULR: there is no such setting"]),
+        ("ttl = true", [f"setting COATCHECK_TTL: {DURATION}"]),
+        ("ttl = nan", [f"setting COATCHECK_TTL: {DURATION}"]),
+        ("accounts = 3", ["setting COATCHECK_ACCOUNTS: must be a table"]),
+        ("[limits]\nmax_loads = 'x'", ["setting COATCHECK_LIMITS__MAX_LOADS: must be a whole number"]),
+        ('"a\\nb" = 1', ["setting COATCHECK_…: there is no such setting"]),
+        (
+            f"password = {CANARY}",
+            ["setting COATCHECK_CONFIG: coatcheck.toml is not TOML (at line 1, column 12)"],
+        ),
+        (
+            f"password = '{CANARY}",
+            ["setting COATCHECK_CONFIG: coatcheck.toml is not TOML (at end of document)"],
+        ),
+        (
+            "max_body = 0\nstrict_users = 'perhaps'",
+            [
+                "setting COATCHECK_MAX_BODY: must be 1 or more",
+                "setting COATCHECK_STRICT_USERS: must be true or false",
+            ],
+        ),
+    ],
+)
+def test_a_wrong_file_is_a_line_for_each_mistake(text: str, lines: list[str]) -> None:
+    Path("coatcheck.toml").write_text(text)
+    assert complaint() == lines
+
+
+def test_a_file_that_is_no_text_is_named() -> None:
+    Path("coatcheck.toml").write_bytes(b"\xff\xfe")
+    assert complaint() == ["setting COATCHECK_CONFIG: coatcheck.toml is not UTF-8"]
+
+
+def test_nothing_that_is_printed_of_settings_is_secret_or_somebody() -> None:
+    secret = SecretStr(CANARY)
+    settings = Settings(
+        default_email="ann@example.com",
+        accounts={"bob@example.com": AccountSettings(password=secret, email="b@example.com")},
+        token=secret,
+        everyone_sees_data_of=SharedAccount(email="all@example.com", password=secret),
+    )
+    shown = f"{settings!r}{settings}{settings.accounts['bob@example.com']!r}"
+    assert CANARY not in shown
+    assert "@" not in shown
