@@ -84,10 +84,6 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
             found.append(
                 "refresh_ahead leaves a background load less than a second before the ttl ends; lower it"
             )
-        if self.negative_ttl > self.ttl:
-            found.append(
-                "a refusal is remembered for longer than a value; make negative_ttl shorter than the ttl"
-            )
         return tuple(found)
 
     def _check_failure_spans(self) -> None:
