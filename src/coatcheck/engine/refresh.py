@@ -76,4 +76,5 @@ class Refresher:
 def _wanted(state: State, key: str, now: float) -> bool:
     if state.entry(key) is None or now < state.retry_at(key) or state.closed:
         return False
-    return state.flights is None or state.flights.running(key) is None
+    flights = state.flights  # read once: home may end the last of them meanwhile
+    return flights is None or flights.running(key) is None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from coatcheck.engine.entry import NEVER, PER_CALLER, Alias, Entry, Outcome
 from coatcheck.engine.events import StaleServed
 from coatcheck.engine.flight import ANY, NOT_YET_BEGUN, Flight, own_copy
+from coatcheck.engine.home import HomeEnded
 from coatcheck.engine.keys import encode_arguments
 from coatcheck.engine.loads import chain_of_loads, retrieve
 from coatcheck.engine.policy import Freshness, ageing_point, expiry, judge, may_hide
@@ -219,8 +220,9 @@ class Resolver:
     def refresh(self, state: State, due: list[Due], now: float) -> None:
         """Begin the background loads that a walk found due; asked elsewhere than at home, soon."""
         begin = self._refresher.ahead if self._home.is_here() else self._refresher.from_anywhere
-        for each in due:
-            begin(state, each.resource, each.key, each.values, now)
+        with contextlib.suppress(HomeEnded):
+            for each in due:
+                begin(state, each.resource, each.key, each.values, now)
 
     def due_before(self, state: State, now: float, horizon: float) -> list[Due]:
         """Return the user's own entries that are fresh now and will have to be refreshed by *horizon*."""
