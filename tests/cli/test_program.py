@@ -50,12 +50,12 @@ def test_version_is_that_of_the_package(coatcheck: Coatcheck) -> None:
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
-        (["nonsense"], 'Unknown command "nonsense"'),
-        (["--nonsense"], 'Unknown command "--nonsense"'),
+        (["nonsense"], "Unknown command nonsense"),
+        (["--nonsense"], "Unknown command --nonsense"),
         (["demo", "--nonsense"], "Unknown option: --nonsense"),
         (["demo", "more"], "more"),
         (["demo", "--users"], "--users requires an argument"),
-        (["demo", "--users", "many"], 'unable to convert "many" into int'),
+        (["demo", "--users", "many"], "unable to convert many into int"),
         (["demo", "--users", "0"], "--users. Must be >= 1"),
         (["demo", "--users", "100001"], "--users. Must be <= 100000"),
         (["demo", "--passes", "0"], "--passes. Must be >= 1"),
@@ -71,7 +71,8 @@ def test_version_is_that_of_the_package(coatcheck: Coatcheck) -> None:
 def test_a_mistake_is_one_line_and_exit_2(coatcheck: Coatcheck, arguments: list[str], part: str) -> None:
     ended = coatcheck(*arguments)
     assert ended.code == 2
-    assert part in ended.complaint
+    # What is put in quotes differs between the parser's versions.
+    assert part in ended.complaint.replace('"', "")
 
 
 @pytest.mark.parametrize(("raised", "code"), [(KeyboardInterrupt(), 130), (BrokenPipeError(), 1)])

@@ -12,7 +12,7 @@ from coatcheck.cli.options import LatencyScale, Seed, Users
 
 async def demo(
     *,
-    users: Users = 25,
+    users: Users = 20,
     passes: Annotated[
         int,
         Parameter(
