@@ -264,15 +264,12 @@ class Resolver:
             self.note_hit(call.state, resource, passed, call.state.used)
             return outcome
         self._ledger.tallies[resource.index].wait_latency.record(seconds)
-        kinds = {
-            Outcome.STALE_HIT: Count.STALE_HITS,
-            Outcome.COALESCED: Count.COALESCED,
-            Outcome.MISS: Count.MISSES,
-        }
-        self.count(call.state, resource, kinds[outcome])
-        self.count(call.state, resource, Count.OWED, resource.calls(passed))
         if outcome is Outcome.STALE_HIT:
+            self.count(call.state, resource, Count.STALE_HITS)
             self._tell(StaleServed(resource.name))
+        else:
+            self.count(call.state, resource, Count.MISSES if outcome is Outcome.MISS else Count.COALESCED)
+        self.count(call.state, resource, Count.OWED, resource.calls(passed))
         return outcome
 
     def note_unanswered(self, user: str, resource: Resource[Any], what: Count) -> None:
@@ -324,6 +321,8 @@ class Resolver:
         self, call: Call, resource: Resource[Any], request: Request
     ) -> tuple[list[object], list[Slot]]:
         """Return the loader's arguments in declared order, and what those that were not passed were resolved to."""
+        if not resource.parameters:
+            return [], []
         # What is asked of a derived resource is asked of what it is derived from.
         inherited = request._replace(passed={}) if resource.derived or request.deep else PLAIN
         wanted = [
@@ -449,7 +448,7 @@ class Resolver:
 
     async def _landing(self, call: Call, flight: Flight, request: Request) -> Entry:
         """Return what a load brings; when it fails, the held entry, if one may hide that failure."""
-        result = await asyncio.shield(flight.landed)
+        result = await flight.landing()
         if isinstance(result, Entry):
             return result
         held = None

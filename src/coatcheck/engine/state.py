@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from coatcheck.errors import Refused
 
 COUNT_BYTES = 4
+KINDS = len(Count)
 
 
 class Connected(Discreet, gc=False, eq=False):
@@ -87,11 +88,11 @@ class State(Discreet, gc=False, eq=False):
     def count(self, index: int, what: Count, number: int = 1) -> None:
         """Add to what is counted of one resource, in one uninterrupted step."""
         counts = self._numbers()
-        counts[index * len(Count) + what] += number
+        counts[index * KINDS + what] += number
 
     def counts_of(self, index: int) -> list[int]:
         """Return the counts of one resource."""
-        return self._numbers()[index * len(Count) : (index + 1) * len(Count)].tolist()
+        return self._numbers()[index * KINDS : (index + 1) * KINDS].tolist()
 
     def _numbers(self) -> memoryview[int]:
         return memoryview(self.counts).cast("i")
@@ -108,7 +109,7 @@ class State(Discreet, gc=False, eq=False):
 
 def opened(user: str, resources: int, now: float) -> State:
     """Return the state of a user for whom nothing is held, in a catalog of so many resources."""
-    return State(user, now, [0] * resources, bytearray(COUNT_BYTES * len(Count) * resources))
+    return State(user, now, [0] * resources, bytearray(COUNT_BYTES * KINDS * resources))
 
 
 # What CPython 3.11 takes for an entry beside its body, its value and its key: the struct, two floats, the head of a
