@@ -158,11 +158,13 @@ class Gate:
         self._value = value
         self._loop: asyncio.AbstractEventLoop | None = None
         self._opened: asyncio.Future[None] | None = None
+        self._reached = threading.Event()
         self.cancelled = threading.Event()
 
     async def passed(self) -> int:
         self._loop = asyncio.get_running_loop()
         self._opened = self._loop.create_future()
+        self._reached.set()
         try:
             await self._opened
         except asyncio.CancelledError:
@@ -171,6 +173,8 @@ class Gate:
         return self._value
 
     def open(self) -> None:
+        """Let the load that waits here go on, or the next one that comes to wait."""
+        meet(self._reached)
         assert self._loop is not None
         assert self._opened is not None
         self._loop.call_soon_threadsafe(self._opened.set_result, None)
