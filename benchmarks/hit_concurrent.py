@@ -49,7 +49,7 @@ async def measure(quick: bool) -> Report:
             report.notes += [f"not installed: {each}" for each in missing]
             for peer in found:
                 candidates[peer.name] = await of_peer(peer, owners, name)
-        result = await race(floor, candidates, rounds=2 if quick else 7, seconds=0.002 if quick else 0.2)
+        result = await race(floor, candidates, rounds=2 if quick else 21, seconds=0.002 if quick else 0.06)
     rate = len(owners) / result.value("floor")
     for each in result.seconds:
         report.add(
