@@ -408,7 +408,7 @@ async def test_a_crowd_that_would_expire_together_is_spread() -> None:
                 world.clock.jump(span / users)
                 waited += session.peek(world.account) is None
                 await session.get(world.account)
-            await settle()
+            await world.cache.settled()
 
     first: dict[str, int] = {}
     for user, _, at in world.upstream.calls:
