@@ -403,7 +403,7 @@ async def test_a_crowd_that_would_expire_together_is_spread() -> None:
             await session.get(world.account)
         world.upstream.calls.clear()
         # Everybody asks once in a span, so a refresh falls into the span in which its point lies.
-        for _ in range(int(ttl / span) - 1):
+        for _ in range(int(ttl / span)):
             for session in sessions:
                 world.clock.jump(span / users)
                 waited += session.peek(world.account) is None
