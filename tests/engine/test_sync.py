@@ -417,7 +417,8 @@ def test_a_session_cleared_while_a_forced_load_is_queued_tells_so(
     meet(upstream.begun)
     second = spawn(lambda: session.get(upstream.account, force_refresh=True))
     state = cache._cache._sessions.states[ANN]
-    while state.loading < 2:
+    assert state.flights is not None
+    while len(state.flights.all()) < 2:
         cache._portal.wait(lambda: asyncio.sleep(0))
     session.clear()
     gate.open()
