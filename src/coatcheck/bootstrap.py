@@ -61,7 +61,8 @@ class IpcCache(SessionCache[IpcCloud]):
         found = self._credentials(user)
         if found is None:
             raise NoCredentials("no account is configured for this user")
-        return IpcCloud(self._client, self._log_ins.provider(found) if isinstance(found, Account) else found)
+        tokens = self._log_ins.provider(found) if isinstance(found, Account) else found
+        return IpcCloud(self._client, tokens, cooldown=self._client.cooldowns.of(user))
 
 
 def ipc_cache(

@@ -16,7 +16,8 @@
     │   │   ├── UpstreamTimeout
     │   │   ├── UpstreamUnreachable     no connection, or one that broke
     │   │   ├── UpstreamFailed          5xx, or an envelope that reports a failure
-    │   │   ├── RateLimited             429
+    │   │   ├── RateLimited             429, or a pause that it asked for
+    │   │   ├── BreakerOpen             it failed so often that it is left alone for a while
     │   │   └── BadUpstreamBody         too large, not JSON, or not of the declared type
     │   ├── Refused                     for this user: nothing may hide it
     │   │   ├── AuthExpired             401 that a new token did not cure
@@ -98,22 +99,39 @@ class UpstreamFailed(Unavailable):
     Attributes:
         status: the HTTP status.
         response_code: the envelope's own code, when there was one.
-    """
-
-    def __init__(self, message: str, *, status: int, response_code: int | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-        self.response_code = response_code
-
-
-class RateLimited(Unavailable):
-    """The upstream asked for fewer calls (429).
-
-    Attributes:
         retry_after: seconds that the upstream asked to wait, when it said so and it could be read.
     """
 
+    def __init__(
+        self, message: str, *, status: int, response_code: int | None = None, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.response_code = response_code
+        self.retry_after = retry_after
+
+
+class RateLimited(Unavailable):
+    """The upstream asked for fewer calls (429), or for a pause that has not passed yet: then nothing was sent.
+
+    Attributes:
+        retry_after: seconds that the upstream asked to wait, when it said so and it could be read; during a pause,
+            those that are left.
+    """
+
     def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class BreakerOpen(Unavailable):
+    """The upstream failed so often in a row that it is left alone for a while. Nothing was sent.
+
+    Attributes:
+        retry_after: seconds until a request may leave again; zero while one is under way to find out.
+    """
+
+    def __init__(self, message: str, *, retry_after: float = 0.0) -> None:
         super().__init__(message)
         self.retry_after = retry_after
 

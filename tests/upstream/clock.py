@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 
 class HandClock:
     def __init__(self) -> None:
@@ -20,3 +22,17 @@ class HandClock:
     def advance(self, seconds: float) -> None:
         self.mono += seconds
         self.unix += seconds
+
+
+class SkippingClock(HandClock):
+    """Sleeps by moving its own hands, and notes for how long."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slept: list[float] = []
+        self.meanwhile: Callable[[], object] = lambda: None
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.meanwhile()
+        self.advance(seconds)

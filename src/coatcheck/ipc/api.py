@@ -35,6 +35,7 @@ from coatcheck.upstream.tokens import TokenProvider, authorised, sendable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from coatcheck.upstream.cooldown import Cooldown
     from coatcheck.upstream.log_ins import Account
 
 T = TypeVar("T")
@@ -116,20 +117,33 @@ def _token_of(body: bytes) -> str:
 class IpcCloud:
     """IPC Cloud as one user sees it. Methods may be called concurrently; cancelling one ends its request.
 
-    Each call is made with the user's token; a 401 leads to one renewal and one retry. All raise:
+    Each call is made with the user's token; a 401 leads to one renewal and one retry. All calls only read, so a
+    connection that breaks or a 5xx may lead to a second try as well. When the upstream asks this user to pause, no
+    call and no log-in leaves until then. All raise:
 
         Refused: `AuthExpired` if that did not help, `Forbidden`, `NotFound`, `Gone`; by HTTP status or envelope.
         NoCredentials: there is nothing to get a token with.
-        Unavailable: timeout, connection, failure, 429, or a body that is not what it should be.
+        Unavailable: timeout, connection, failure, 429, or a body that is not what it should be; at once, and
+            without a request, `RateLimited` during a pause and `BreakerOpen` after too many failures.
         UpstreamRejected: any other status.
 
     Ids of engagements are of two kinds that must not be mixed up: PaaS and IPC.
     """
 
-    def __init__(self, client: UpstreamClient, tokens: TokenProvider) -> None:
-        """Use *client*, which all users share, with *tokens*, which are this user's."""
+    def __init__(
+        self, client: UpstreamClient, tokens: TokenProvider, *, cooldown: Cooldown | None = None
+    ) -> None:
+        """Use *client*, which all users share, with *tokens*, which are this user's.
+
+        Args:
+            client: the way to the upstream.
+            tokens: dropped by `aclose`.
+            cooldown: of this user among the client's, so that a pause outlasts this object. Without one, this object
+                has one to itself.
+        """
         self._client = client
         self._tokens = tokens
+        self._cooldown = client.cooldowns.of(object()) if cooldown is None else cooldown
 
     async def engagements(self) -> Payload[tuple[Engagement, ...]]:
         """Return the user's engagements; there may be none."""
@@ -201,6 +215,8 @@ class IpcCloud:
                     json={"endpoints": asked},
                     timeout=LIVE_TIMEOUT,
                     max_body=LIVE_MAX_BODY,
+                    safe=True,
+                    cooldown=self._cooldown,
                     feed=reader.feed,
                 )
             except Unavailable:
@@ -208,14 +224,15 @@ class IpcCloud:
                     raise
                 return reader.listing()
             if response.content_type != EVENT_STREAM:
-                open_envelope(response.body)
+                with self._cooldown.noting():
+                    open_envelope(response.body)
                 raise BadUpstreamBody("the cluster list came as no event stream")
             reader.finish()
             if not reader.heard_anything:
                 raise BadUpstreamBody("the cluster list ended before its first event")
             return reader.listing()
 
-        return await authorised(self._tokens, call)
+        return await authorised(self._tokens, call, cooldown=self._cooldown)
 
     async def managed_services(
         self, ipc_engagement_id: int, endpoint_ids: Sequence[int], service_type: str
@@ -262,12 +279,20 @@ class IpcCloud:
     ) -> Payload[T]:
         async def call(token: str) -> Payload[T]:
             response = await self._client.request(
-                method, path, token=token, json=json, timeout=timeout, max_body=max_body
+                method,
+                path,
+                token=token,
+                json=json,
+                timeout=timeout,
+                max_body=max_body,
+                safe=True,
+                cooldown=self._cooldown,
             )
-            # Within the retry, since a 401 may come in an envelope as well.
-            return unwrap(response.body, type_)
+            # Within the renewal, since a 401 may come in an envelope as well; so may a 429.
+            with self._cooldown.noting():
+                return unwrap(response.body, type_)
 
-        return await authorised(self._tokens, call)
+        return await authorised(self._tokens, call, cooldown=self._cooldown)
 
 
 def _id(value: object) -> int:

@@ -34,7 +34,7 @@ def status_error(status: int, *, retry_after: float | None = None) -> LoadError:
     if status == 429:
         return RateLimited(message, retry_after=retry_after)
     if status >= 500:
-        return UpstreamFailed(message, status=status)
+        return UpstreamFailed(message, status=status, retry_after=retry_after)
     return UpstreamRejected(message, status=status)
 
 

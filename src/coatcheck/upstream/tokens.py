@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from coatcheck.errors import AuthExpired, NoCredentials
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    from coatcheck.upstream.cooldown import Cooldown
 
 T = TypeVar("T")
 
@@ -108,17 +111,30 @@ def sendable(token: object) -> bool:
     return isinstance(token, str) and _TOKEN.fullmatch(token) is not None
 
 
-async def authorised(tokens: TokenProvider, call: Callable[[str], Awaitable[T]]) -> T:
+async def authorised(
+    tokens: TokenProvider, call: Callable[[str], Awaitable[T]], *, cooldown: Cooldown | None = None
+) -> T:
     """Return what *call* returns when given a token, with one renewal and one retry if it raises `AuthExpired`.
+
+    Args:
+        tokens: the user's.
+        call: does not ask *cooldown* itself unless around its own requests.
+        cooldown: the user's: while it lasts no token is asked for, since that may need a log-in; and what a log-in
+            asks for is noted.
 
     Raises:
         AuthExpired: the renewed token was refused as well, or there is none.
+        RateLimited: at once, during a pause.
         LoadError: whatever else *call* or getting a token raises.
     """
-    token = await tokens.token()
+    guard = nullcontext if cooldown is None else cooldown.guard
+    with guard():
+        token = await tokens.token()
     try:
         return await call(token)
     except AuthExpired:
         # Renewed below, so that what goes wrong there does not carry this exception along.
         pass
-    return await call(await tokens.renew(token))
+    with guard():
+        token = await tokens.renew(token)
+    return await call(token)
