@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from ipc.rig import ANN, TWO, Gate, Rig, accounts_of, rigged, slow, with_settings
+from ipc.rig import ANN, TWO, Gate, Hurried, Rig, accounts_of, rigged, slow, with_settings
 
 from coatcheck import SessionCache
 from coatcheck.ipc import APIExecutorService, IpcCloud, catalog
@@ -46,7 +46,7 @@ async def origins() -> AsyncIterator[TwoOrigins]:
     simulators, clients, log_ins = {}, {}, {}
     for seed, issuer in enumerate(ISSUERS, start=1):
         simulator = Simulator(with_settings(seed=seed), wall=clock.wall, sleep=gate)
-        client = UpstreamClient(await simulator.start(), clock=clock)
+        client = UpstreamClient(await simulator.start(), clock=Hurried(clock))
         simulators[issuer], clients[issuer] = simulator, client
         log_ins[issuer] = LogIns(partial(log_in, client), clock=clock)
 
