@@ -153,7 +153,17 @@ class SingleFlight:
         """Take out a load that has ended, and return the one that may begin now."""
         if self._current.get(flight.key) is not flight:
             return None
-        return self._succeed(flight)
+        overtakes = flight.overtakes
+        if overtakes is None or overtakes.landed.done():
+            return self._succeed(flight)
+        # It failed before its loader was called: what it was to overtake runs on, and is still the one to join.
+        following, flight.following = flight.following, None
+        if following is None:
+            self._current[flight.key] = overtakes
+        else:
+            following.overtakes = overtakes
+            self._current[flight.key] = following
+        return following
 
     def raise_floor(self, keys: list[str] | None = None) -> list[Flight]:
         """Let nothing be kept that has begun, for these keys or all; return the loads that may begin now."""
