@@ -144,9 +144,14 @@ class Loads:
                     self._land(flight, Failed(self._end_of_session()))
                     if flight.task is not None:
                         flight.task.cancel()
-        if state.loading > 0 or state.connection is None:
+        connection = state.connection
+        if connection is None:
             return
-        connection, state.connection = state.connection, None
+        logging_in = not isinstance(connection, Connected) and not connection.done()
+        # Nobody is left who could use what a log-in under way brings; one not yet begun would be a call after the clear.
+        if state.loading > 0 and not logging_in:
+            return
+        state.connection = None
         if isinstance(connection, Connected):
             self.spawn(self._close_connection(connection.api))
         else:
@@ -365,7 +370,8 @@ class Loads:
             api = await asyncio.shield(connection)
         except BaseException as error:
             with self._home.lock:
-                if state.connection is connection and connection.done():
+                # One that has just succeeded stays, though this waiter was cancelled at the same moment.
+                if state.connection is connection and _failed(connection):
                     state.connection = None
             me = asyncio.current_task()
             if not isinstance(error, asyncio.CancelledError) or me is None or me.cancelling():
@@ -475,6 +481,10 @@ class Loads:
         if self._home.closed:
             return CacheClosed("the cache was closed before this load could begin")
         return SessionCleared("the session was cleared before this load could begin; ask again")
+
+
+def _failed(connection: asyncio.Future[Any]) -> bool:
+    return connection.done() and (connection.cancelled() or connection.exception() is not None)
 
 
 def _broke(flight: Flight) -> LoaderBroke:
