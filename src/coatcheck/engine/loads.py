@@ -429,6 +429,8 @@ class Loads:
             state.gate = None
             if state.closed:
                 self.dismiss(state)
+            # It may have been what kept its session when another had to make room.
+            self._sessions.make_room()
 
     def _settle(self, flight: Flight, result: Entry | Failed, *, late: bool) -> End:
         state: State = flight.state

@@ -111,7 +111,7 @@ class Sessions:
             self.states[user] = state
             self._queue.append(state)
             self._user_bytes += text_bytes(user)
-            self._make_room(keep=state)
+            self.make_room(keep=state)
         return state
 
     def close(self, state: State, cause: Removal) -> None:
@@ -148,7 +148,7 @@ class Sessions:
         self._drop_aliases(state, resource)
         if len(state.slots) > self._limits.max_keys_per_session:
             self._drop_oldest(state, keep=key)
-        self._make_room(keep=state)
+        self.make_room(keep=state)
 
     def alias(self, state: State, resource: Resource[Any], alias: Alias) -> None:
         """Remember where a get without arguments ends."""
@@ -221,6 +221,14 @@ class Sessions:
             else:
                 self._queue.append(state)
 
+    def make_room(self, *, keep: State | None = None) -> None:
+        """Evict sessions at rest, the longest unused first, as long as a limit is passed; never *keep*."""
+        while len(self.states) > self._limits.max_sessions or self.bytes() > self._limits.max_bytes:
+            victim = self._least_recently_used(keep)
+            if victim is None:
+                return
+            self.close(victim, Removal.EVICTED)
+
     def bytes(self) -> int:
         """Return the memory that all sessions take, estimated."""
         fixed = len(self.states) * SESSION_BYTES + self._user_bytes + self._aliases * ALIAS_BYTES
@@ -281,14 +289,7 @@ class Sessions:
                 if not state.closed:
                     self._queue.append(state)
 
-    def _make_room(self, *, keep: State) -> None:
-        while len(self.states) > self._limits.max_sessions or self.bytes() > self._limits.max_bytes:
-            victim = self._least_recently_used(keep)
-            if victim is None:
-                return
-            self.close(victim, Removal.EVICTED)
-
-    def _least_recently_used(self, keep: State) -> State | None:
+    def _least_recently_used(self, keep: State | None) -> State | None:
         probed = []
         for _ in range(min(EVICTION_PROBES, len(self._queue))):
             state = self._queue.popleft()
