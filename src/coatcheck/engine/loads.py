@@ -435,7 +435,7 @@ class Loads:
     def _settle(self, flight: Flight, result: Entry | Failed, *, late: bool) -> End:
         state: State = flight.state
         if isinstance(result, Failed):
-            if not (state.closed or flight.overtaken or isinstance(result.error, HomeEnded)):
+            if not (state.closed or isinstance(result.error, HomeEnded)):
                 self._note_failure(flight, result.error)
             return End.LATE if late else End.FAILED
         if not self._keeping:
@@ -453,6 +453,9 @@ class Loads:
         now = self._clock.monotonic()
         if flight.cause is Cause.REFRESH:
             self._ledger.tallies[flight.resource.index].refresh_failures += 1
+        if flight.overtaken:
+            self._note_late_refusal(flight, error)
+            return
         if isinstance(error, Refused):
             due = self._sessions.drop(state, flight.resource, Removal.REFUSED, key=flight.key)
             if error.revokes_dependents:
@@ -469,6 +472,15 @@ class Loads:
             # What may not be hidden delays the next background load, but not one that a caller waits for.
             delayed = retry_at if may_hide(error) else min(retry_at, expiry(rule, entry.started))
             state.retries = {**(state.retries or {}), flight.key: delayed}
+
+    def _note_late_refusal(self, flight: Flight, error: BaseException) -> None:
+        """Drop what is held if a refusal is younger, though what is younger still will decide what comes in its place."""
+        state: State = flight.state
+        entry = state.entry(flight.key)
+        if isinstance(error, Refused) and entry is not None and entry.started < flight.started:
+            self._sessions.drop(state, flight.resource, Removal.REFUSED, key=flight.key, raise_floor=False)
+            if error.revokes_dependents:
+                self.begin(self._sessions.revoke(state, flight.resource))
 
     def _note_end(self, flight: Flight, result: Entry | Failed, end: End) -> None:
         tally = self._ledger.tallies[flight.resource.index]

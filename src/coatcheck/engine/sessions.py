@@ -157,9 +157,18 @@ class Sessions:
         state.slots[resource.key] = alias
 
     def drop(
-        self, state: State, resource: Resource[Any], cause: Removal, *, key: str | None = None
+        self,
+        state: State,
+        resource: Resource[Any],
+        cause: Removal,
+        *,
+        key: str | None = None,
+        raise_floor: bool = True,
     ) -> list[Flight]:
-        """Remove one entry, or all of a resource; return loads that may begin now that its older ones do not count."""
+        """Remove one entry, or all of a resource; return loads that may begin now that its older ones do not count.
+
+        Without *raise_floor* they go on to count.
+        """
         keys = [found for found, _ in state.entries(resource)] if key is None else [key]
         for each in keys:
             if self._take_out(state, resource, each, cause):
@@ -171,7 +180,7 @@ class Sessions:
                 for refused, known in state.refusals.items()
                 if not (refused == key or (key is None and refused.startswith(resource.key)))
             }
-        if state.flights is None:
+        if state.flights is None or not raise_floor:
             return []
         if key is not None:
             return state.flights.raise_floor([key])
