@@ -68,7 +68,10 @@ class SessionCache(Generic[Api]):
             loaders get, or an awaitable of it. Its ``aclose()``, if any, is awaited when the session has ended.
         limits: bounds of memory and of work.
         clock: the time.
-        on_event: called with small frozen events, between the cache's own steps.
+        on_event: called with small frozen events, in order, in a thread of its own: it may be slow, and it may raise.
+            Events that it is too slow for are dropped and counted. It must not wait for this cache to settle or close.
+        pseudonym_key: at least 16 random bytes, the same for all processes in whose events a user is to have one
+            pseudonym; drawn anew for each cache when not given.
         enabled: False makes every get load and keeps nothing.
         schedule: refreshes what users seen lately hold, also when they ask for nothing; None for not.
         rng: where jitter comes from.
@@ -82,6 +85,7 @@ class SessionCache(Generic[Api]):
         limits: Limits | None = None,
         clock: Clock | None = None,
         on_event: Callable[[Event], object] | None = None,
+        pseudonym_key: bytes | None = None,
         enabled: bool = True,
         schedule: Schedule | None = None,
         rng: random.Random | None = None,
@@ -93,7 +97,7 @@ class SessionCache(Generic[Api]):
         self._catalog = catalog
         self._clock = clock
         self._rules: list[Rule] = [in_force(resource.policy) for resource in catalog]
-        self._feed = Feed(on_event)
+        self._feed = Feed(on_event, key=pseudonym_key)
         self._ledger = Ledger(tuple(catalog))
         self._home = Home(moved_in=self._move_in, forked=self._fork)
         self._sessions = Sessions(
@@ -265,16 +269,34 @@ class SessionCache(Generic[Api]):
             observer_failures=self._feed.failures,
         )
 
+    def pseudonym(self, user: str) -> str:
+        """Return what stands for *user* in events: the first 16 hex digits of the HMAC-SHA256 of the id.
+
+        Whoever has the key can find the events of a user; nobody can find the user of an event but by trying ids.
+
+        Raises:
+            InvalidKey: *user* cannot own a session.
+        """
+        return self._feed.pseudonym(check_user(user))
+
     async def settled(self) -> None:
-        """Return when no load and no closing of a connection is under way; for tests and orderly ends."""
+        """Return when no load and no closing of a connection is under way, and ``on_event`` was told all there was to.
+
+        For tests and orderly ends.
+        """
         await self._home.run(self._loads.settled)
+        await self._feed.told()
 
     async def aclose(self) -> None:
-        """End all sessions, cancel loads and close connections. Callers that wait get `CacheClosed`, as all later do."""
+        """End all sessions, cancel loads and close connections. Callers that wait get `CacheClosed`, as all later do.
+
+        ``on_event`` is told all that happened, unless it takes longer than a second.
+        """
         if self._home.closed:
             return
         with contextlib.suppress(CacheClosed):  # by another, meanwhile
             await self._home.run(self._close)
+        await self._feed.close()
 
     async def _close(self) -> None:
         with self._home.step:
@@ -320,9 +342,11 @@ class SessionCache(Generic[Api]):
         self._home.check()
         self._catalog.check(resource)
 
-    def _tell(self, event: Event) -> None:
-        with self._home.lock:
-            self._feed.send(event, self._home.soon)
+    def _tell(self, user: str, event: Callable[[str], Event]) -> None:
+        if self._feed.observed:
+            told = event(self._feed.pseudonym(user))
+            with self._home.lock:
+                self._feed.send(told)
 
     def _dismiss(self, state: State) -> None:
         self._loads.dismiss(state)
@@ -334,7 +358,6 @@ class SessionCache(Generic[Api]):
             for chore in self._chores:
                 tell(former, chore.cancel)
         self._refresher.reset()
-        self._feed.resume(self._home.soon)
         work = [_sweep(weakref.ref(self), self._clock)]
         if self._scheduler is not None:
             work.append(_as_long_as_at_home(self._scheduler.run()))

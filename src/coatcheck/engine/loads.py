@@ -9,6 +9,7 @@ import inspect
 import logging
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from coatcheck.attempts import Attempts, attempts
 from coatcheck.engine.entry import NEVER, PER_CALLER, Entry
 from coatcheck.engine.events import LoadEnded
 from coatcheck.engine.flight import Failed, Flight, own_copy
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from coatcheck.clock import Clock
     from coatcheck.engine.catalog import Resource
-    from coatcheck.engine.events import Event
+    from coatcheck.engine.events import Tell
     from coatcheck.engine.home import Home
     from coatcheck.engine.limits import Limits
     from coatcheck.engine.policy import Rule
@@ -77,7 +78,7 @@ class Loads:
 
     def __init__(
         self, *, sessions: Sessions, home: Home, connect: Callable[[str], Any], rules: list[Rule], limits: Limits,
-        ledger: Ledger, clock: Clock, rng: random.Random, tell: Callable[[Event], None], keeping: bool,
+        ledger: Ledger, clock: Clock, rng: random.Random, tell: Tell, keeping: bool,
     ) -> None:  # fmt: skip
         self._sessions = sessions
         self._home = home
@@ -240,8 +241,10 @@ class Loads:
     async def _run(self, flight: Flight) -> None:
         with self._home.lock:
             permit = self._permit(flight)
+        seconds = self._rules[flight.resource.index].deadline
+        attempts.set(Attempts(deadline=self._clock.monotonic() + seconds))
         loading = asyncio.create_task(self._load(flight, permit))
-        deadline = asyncio.create_task(self._clock.sleep(self._rules[flight.resource.index].deadline))
+        deadline = asyncio.create_task(self._clock.sleep(seconds))
         result: Entry | Failed
         late = False
         try:
@@ -488,8 +491,23 @@ class Loads:
         tally.loading -= 1
         tally.ends[end] += 1
         tally.load_latency.record(seconds)
-        error = type(result.error).__name__ if isinstance(result, Failed) else None
-        self._tell(LoadEnded(flight.resource.name, flight.cause, end, seconds, error))
+        error = result.error if isinstance(result, Failed) else None
+        # A load that was called lands in its own context.
+        sent = attempts.get()
+        self._tell(
+            flight.state.user,
+            lambda pseudonym: LoadEnded(
+                flight.resource.name,
+                flight.cause,
+                end,
+                seconds,
+                error=None if error is None else type(error).__name__,
+                refused=isinstance(error, Refused),
+                attempts=0 if sent is None else sent.made,
+                ended=self._clock.wall(),
+                pseudonym=pseudonym,
+            ),
+        )
 
     def _end_of_session(self) -> CacheClosed | SessionCleared:
         if self._home.closed:

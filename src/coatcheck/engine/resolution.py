@@ -8,7 +8,7 @@ import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from coatcheck.engine.entry import NEVER, PER_CALLER, Alias, Entry, Outcome
-from coatcheck.engine.events import StaleServed
+from coatcheck.engine.events import RefusalServed, StaleServed
 from coatcheck.engine.flight import ANY, NOT_YET_BEGUN, Flight, own_copy
 from coatcheck.engine.home import HomeEnded
 from coatcheck.engine.keys import encode_arguments
@@ -18,11 +18,11 @@ from coatcheck.engine.stats import Cause, Count
 from coatcheck.errors import ReentrantLoad
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator, Mapping
+    from collections.abc import Coroutine, Iterator, Mapping
 
     from coatcheck.clock import Clock
     from coatcheck.engine.catalog import Resource
-    from coatcheck.engine.events import Event
+    from coatcheck.engine.events import Tell
     from coatcheck.engine.home import Home
     from coatcheck.engine.loads import Loads
     from coatcheck.engine.policy import Rule
@@ -120,7 +120,7 @@ class Resolver:
 
     def __init__(
         self, *, sessions: Sessions, loads: Loads, refresher: Refresher, home: Home, rules: list[Rule], ledger: Ledger,
-        clock: Clock, tell: Callable[[Event], None], keeping: bool,
+        clock: Clock, tell: Tell, keeping: bool,
     ) -> None:  # fmt: skip
         self._sessions = sessions
         self._loads = loads
@@ -266,7 +266,7 @@ class Resolver:
         self._ledger.tallies[resource.index].wait_latency.record(seconds)
         if outcome is Outcome.STALE_HIT:
             self.count(call.state, resource, Count.STALE_HITS)
-            self._tell(StaleServed(resource.name))
+            self._tell(call.state.user, lambda pseudonym: StaleServed(resource.name, pseudonym))
         else:
             self.count(call.state, resource, Count.MISSES if outcome is Outcome.MISS else Count.COALESCED)
         self.count(call.state, resource, Count.OWED, resource.calls(passed))
@@ -413,7 +413,7 @@ class Resolver:
                 call.stale = True
                 return entry
         self._check_reentry(state, key, resource)
-        self._check_refusals(state, key, request, now)
+        self._check_refusals(state, resource, key, request, now)
         with self._home.step:
             flight = self._join_or_lead(call, resource, key, values, request, now, leaf=leaf)
         if freshness is Freshness.STALE and rule.soft_timeout is not None and not request.force:
@@ -481,11 +481,15 @@ class Resolver:
         call.stale = call.stale or freshness is Freshness.STALE
         return entry
 
-    def _check_refusals(self, state: State, key: str, request: Request, now: float) -> None:
+    def _check_refusals(
+        self, state: State, resource: Resource[Any], key: str, request: Request, now: float
+    ) -> None:
         if state.refusals is None or request.force:
             return
         known = state.refusals.get(key)
         if known is not None and now < known[1]:
+            refusal = type(known[0]).__name__
+            self._tell(state.user, lambda pseudonym: RefusalServed(resource.name, refusal, pseudonym))
             raise own_copy(known[0])
 
     def _check_reentry(self, state: State, key: str, resource: Resource[Any]) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from coatcheck.engine.catalog import Catalog, Resource
-    from coatcheck.engine.events import Event
+    from coatcheck.engine.events import Tell
     from coatcheck.engine.flight import Flight
     from coatcheck.engine.limits import Limits
     from coatcheck.engine.stats import Ledger
@@ -85,7 +85,7 @@ class Sessions:
     """
 
     def __init__(
-        self, catalog: Catalog[Any], *, rules: list[Rule], limits: Limits, ledger: Ledger, tell: Callable[[Event], None],
+        self, catalog: Catalog[Any], *, rules: list[Rule], limits: Limits, ledger: Ledger, tell: Tell,
         dismiss: Callable[[State], None],
     ) -> None:  # fmt: skip
         self.resources = tuple(catalog)
@@ -134,7 +134,7 @@ class Sessions:
         state.refusals = state.retries = None
         self._ledger.sessions_removed[cause] += 1
         self._throw_out()
-        self._tell(SessionEnded(cause, entries))
+        self._tell(state.user, lambda pseudonym: SessionEnded(cause, entries, pseudonym))
         self._dismiss(state)
 
     def keep(self, state: State, resource: Resource[Any], key: str, entry: Entry) -> None:
@@ -172,7 +172,7 @@ class Sessions:
         keys = [found for found, _ in state.entries(resource)] if key is None else [key]
         for each in keys:
             if self._take_out(state, resource, each, cause):
-                self._tell(EntryRemoved(resource.name, cause))
+                self._tell_removal(state, resource, cause)
         self._drop_aliases(state, resource)
         if state.refusals is not None and cause is not Removal.REFUSED:
             state.refusals = {
@@ -220,7 +220,7 @@ class Sessions:
                 if judge(self._rules[resource.index], entry.started, entry.jitter, now) is Freshness.DEAD:
                     self._take_out(state, resource, key, Removal.EXPIRED)
                     self._drop_aliases(state, resource)
-                    self._tell(EntryRemoved(resource.name, Removal.EXPIRED))
+                    self._tell_removal(state, resource, Removal.EXPIRED)
             if state.refusals is not None:
                 state.refusals = {
                     key: known for key, known in state.refusals.items() if now < known[1]
@@ -288,7 +288,10 @@ class Sessions:
         resource = self._resource(key)
         self._take_out(state, resource, key, Removal.EVICTED)
         self._drop_aliases(state, resource)
-        self._tell(EntryRemoved(resource.name, Removal.EVICTED))
+        self._tell_removal(state, resource, Removal.EVICTED)
+
+    def _tell_removal(self, state: State, resource: Resource[Any], cause: Removal) -> None:
+        self._tell(state.user, lambda pseudonym: EntryRemoved(resource.name, cause, pseudonym))
 
     def _throw_out(self) -> None:
         # A few at a time, so that no single close pays for the many before it.

@@ -7,7 +7,9 @@ threads; all but hits are counted on the home loop anyway.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from enum import IntEnum
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -16,6 +18,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from coatcheck.engine.catalog import Resource
+
+
+LOAD_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0)
+"""Seconds that the buckets of what waits for an upstream end at."""
+
+HIT_BOUNDS = (2.5e-07, 5e-07, 1e-06, 2.5e-06, 5e-06, 1e-05, 2.5e-05, 5e-05, 0.0001, 0.00025, 0.001, 0.01)
+"""Seconds that the buckets of what is answered from memory end at."""
 
 
 class Count(IntEnum):
@@ -64,15 +73,21 @@ class Removal(IntEnum):
 
 
 class Histogram:
-    """Durations in buckets that grow by a sixteenth of a power of two: quantiles are right to 5 %."""
+    """Durations in buckets that grow by a sixteenth of a power of two: quantiles are right to 5 %.
 
-    __slots__ = ("counts", "number", "total")
+    Beside them the durations are counted exactly within *bounds*, in seconds: those of a histogram to be plotted.
+    """
+
+    __slots__ = ("bounds", "counts", "number", "total", "within")
 
     PER_OCTAVE = 16
     SMALLEST = -30  # 2**-30 s is about a nanosecond
     OCTAVES = 44
 
-    def __init__(self) -> None:
+    def __init__(self, bounds: tuple[float, ...] = LOAD_BOUNDS) -> None:
+        self.bounds = bounds
+        # One more, for what is beyond the last bound.
+        self.within = [0] * (len(bounds) + 1)
         self.counts = [0] * (self.PER_OCTAVE * self.OCTAVES)
         self.number = 0
         self.total = 0.0
@@ -82,6 +97,7 @@ class Histogram:
         mantissa, exponent = math.frexp(max(seconds, 1e-9))
         bucket = (exponent - 1 - self.SMALLEST) * self.PER_OCTAVE + int((mantissa * 2 - 1) * self.PER_OCTAVE)
         self.counts[min(max(bucket, 0), len(self.counts) - 1)] += 1
+        self.within[bisect_left(self.bounds, seconds)] += 1
         self.number += 1
         self.total += seconds
 
@@ -105,9 +121,12 @@ class Histogram:
         return self.total / self.number if self.number else 0.0
 
     def summary(self) -> Latency:
-        """Return the figures to show."""
+        """Return the figures to show. The buckets fit the count, also while others record."""
+        within = list(accumulate(self.within.copy()))
         return Latency(
-            count=self.number,
+            count=within[-1],
+            total=self.total,
+            buckets=tuple(zip(self.bounds, within, strict=False)),
             mean=self.mean(),
             p50=self.quantile(0.50),
             p95=self.quantile(0.95),
@@ -129,7 +148,7 @@ class Tally:
         self.removals = [0] * len(Removal)
         self.loading = 0
         self.refresh_failures = 0
-        self.hit_latency = Histogram()
+        self.hit_latency = Histogram(HIT_BOUNDS)
         self.load_latency = Histogram()
         self.wait_latency = Histogram()
 
@@ -156,9 +175,15 @@ class Ledger:
 
 
 class Latency(msgspec.Struct, frozen=True, kw_only=True):
-    """Durations in seconds. Quantiles are right to 5 %."""
+    """Durations in seconds. Quantiles are right to 5 %, all else is exact.
+
+    Attributes:
+        buckets: for fixed bounds, in seconds and growing, how many durations were no longer.
+    """
 
     count: int = 0
+    total: float = 0.0
+    buckets: tuple[tuple[float, int], ...] = ()
     mean: float = 0.0
     p50: float = 0.0
     p95: float = 0.0

@@ -86,7 +86,7 @@ class Portal:
                 self._home.closed = True
                 return
             if _runs_loop() and asyncio.get_running_loop() is self._loop:
-                raise WouldBlockLoop("a loader or an observer cannot close the cache whose loop it runs on")
+                raise WouldBlockLoop("a loader cannot close the cache whose loop it runs on")
             with contextlib.suppress(HomeEnded):
                 Visit(self._loop, work).wait()
             assert self._stop is not None
@@ -282,7 +282,8 @@ class SyncCache(Generic[Api]):
             has ended.
         limits: bounds of memory and of work.
         clock: the time.
-        on_event: called with small frozen events, in the cache's thread.
+        on_event: called with small frozen events, in order, in a thread of its own; see `SessionCache`.
+        pseudonym_key: what users' pseudonyms in events are made with; see `SessionCache`.
         enabled: False makes every get load and keeps nothing.
         schedule: refreshes what users seen lately hold, also when they ask for nothing; None for not.
     """
@@ -295,6 +296,7 @@ class SyncCache(Generic[Api]):
         limits: Limits | None = None,
         clock: Clock | None = None,
         on_event: Callable[[Event], object] | None = None,
+        pseudonym_key: bytes | None = None,
         enabled: bool = True,
         schedule: Schedule | None = None,
     ) -> None:
@@ -304,6 +306,7 @@ class SyncCache(Generic[Api]):
             limits=limits,
             clock=clock,
             on_event=on_event,
+            pseudonym_key=pseudonym_key,
             enabled=enabled,
             schedule=schedule,
         )
@@ -378,6 +381,18 @@ class SyncCache(Generic[Api]):
             InvalidKey: *user* cannot own a session.
         """
         return self._cache.stats() if user is None else self._cache.stats(user)
+
+    def pseudonym(self, user: str) -> str:
+        """Return what stands for *user* in events; see `SessionCache.pseudonym`.
+
+        Raises:
+            InvalidKey: *user* cannot own a session.
+        """
+        return self._cache.pseudonym(user)
+
+    def settled(self) -> None:
+        """Return when no load is under way and ``on_event`` was told all there was to; see `SessionCache.settled`."""
+        self._portal.wait(self._cache.settled)
 
     def close(self) -> None:
         """End all sessions, cancel loads, close connections and end the cache's thread.
