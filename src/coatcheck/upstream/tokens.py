@@ -118,7 +118,7 @@ async def authorised(
 
     Args:
         tokens: the user's.
-        call: does not ask *cooldown* itself unless around its own requests.
+        call: makes the request; that it leaves only when it may is its own business.
         cooldown: the user's: while it lasts no token is asked for, since that may need a log-in; and what a log-in
             asks for is noted.
 
