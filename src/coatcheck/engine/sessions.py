@@ -77,7 +77,7 @@ class Weights:
 
 
 class Sessions:
-    """The map of open states. Changed on the home loop only; read in any thread.
+    """The map of open states. Changed under the cache's lock only; read in any thread.
 
     Attributes:
         resources: the catalog's, in declared order.

@@ -1,7 +1,7 @@
 """What is counted: plain additions while gets run, sums only when somebody asks.
 
 On builds with the GIL a ``+=`` on a list item or a slot is one uninterrupted step, which keeps the counts exact under
-threads; all but hits are counted on the home loop anyway.
+threads: gets are counted in the thread of the caller, loads on the home loop.
 """
 
 from __future__ import annotations
