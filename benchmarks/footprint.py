@@ -10,7 +10,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from time import perf_counter
+from time import thread_time
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import peers, subject
@@ -27,7 +27,7 @@ class Footprint:
 
     Attributes:
         resident: bytes more than before.
-        collection: seconds of one full garbage collection.
+        collection: seconds of processor time of one full garbage collection.
     """
 
     resident: int
@@ -96,9 +96,9 @@ async def _measured(build: Callable[[int], Awaitable[object]], owners: int) -> F
     after = resident()
     times = []
     for _ in range(5):
-        began = perf_counter()
+        began = thread_time()
         gc.collect()
-        times.append(perf_counter() - began)
+        times.append(thread_time() - began)
     del held
     return Footprint(after - before, median(times))
 

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from datetime import timedelta
 from statistics import median
-from time import perf_counter
+from time import perf_counter, thread_time
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import peers, subject
@@ -36,12 +36,14 @@ class Outcome:
 
     Attributes:
         seconds: until the last caller had its answer.
+        computing: seconds of processor time until then.
         loads: how often the loader was called.
         well: callers that ended as they should.
         due: callers that should.
     """
 
     seconds: float
+    computing: float
     loads: int
     well: int
     due: int
@@ -80,6 +82,8 @@ async def measure(quick: bool) -> Report:
         worst = min(results, key=lambda result: result.well / result.due)
         if scenario == SCENARIOS[0]:
             report.add(f"{title}: wall", wall, "ms", floor=floor, goal=Goal(1.3) if ours else None)
+            computing = median(result.computing for result in results) * 1e3
+            report.add(f"{title}: processor time", computing, "ms", floor=floor)
         loads = max(result.loads for result in results)
         report.add(f"{title}: loads", loads, "loads", floor=1, goal=ONCE if ours else None)
         report.add(
@@ -102,13 +106,13 @@ async def play(opening: Opened, scenario: str, callers: int, delay: float) -> Ou
 
     gone = {"first cancelled": 0, "joiner cancelled": callers // 2}.get(scenario)
     async for get in opening(load):
-        began = perf_counter()
+        began, began_computing = perf_counter(), thread_time()
         tasks = [asyncio.ensure_future(get()) for _ in range(callers)]
         if gone is not None:
             await asyncio.sleep(delay / 5)
             tasks[gone].cancel()
         _, hanging = await asyncio.wait(tasks, timeout=PATIENCE * delay)
-        seconds = perf_counter() - began
+        seconds, computing = perf_counter() - began, thread_time() - began_computing
         wanted = "LoaderFailed" if scenario == "loader fails" else "str"
         ends = Counter(
             end_of(task) for place, task in enumerate(tasks) if place != gone and task not in hanging
@@ -116,7 +120,7 @@ async def play(opening: Opened, scenario: str, callers: int, delay: float) -> Ou
         for task in hanging:
             task.cancel()
         await asyncio.gather(*hanging, return_exceptions=True)
-    return Outcome(seconds, loads, ends[wanted], callers - (gone is not None))
+    return Outcome(seconds, computing, loads, ends[wanted], callers - (gone is not None))
 
 
 def end_of(task: asyncio.Task[Any]) -> str:

@@ -1,4 +1,7 @@
-"""Taking turns: the floor and each candidate one after the other, again and again, so that noise meets both."""
+"""Taking turns: the floor and each candidate one after the other, again and again, so that noise meets both.
+
+What only computes is measured in processor time of its thread: what else the machine does meanwhile is not counted.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import asyncio
 import gc
 from dataclasses import dataclass, field
 from statistics import median
-from time import perf_counter, thread_time
+from time import thread_time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -60,11 +63,7 @@ async def race(
 
 
 async def longest_stall(work: Coroutine[object, object, object]) -> float:
-    """Return the longest turn, in seconds, of an otherwise idle loop beside *work*.
-
-    In processor time of the loop's thread: on the wall clock the longest of many turns is one in which the machine
-    did something else.
-    """
+    """Return the longest turn, in seconds of processor time, of an otherwise idle loop beside *work*."""
     longest = 0.0
     task = asyncio.create_task(work)
     before = thread_time()
@@ -86,6 +85,6 @@ async def _number(batch: Batch, seconds: float, most: int) -> int:
 
 
 async def _timed(batch: Batch, number: int) -> float:
-    began = perf_counter()
+    began = thread_time()
     await batch(number)
-    return (perf_counter() - began) / number
+    return (thread_time() - began) / number
