@@ -21,6 +21,7 @@ from coatcheck.errors import (
     InvalidKey,
     NoCredentials,
     SettingsError,
+    Unavailable,
     UpstreamTimeout,
 )
 from coatcheck.ipc import APIExecutorService
@@ -28,7 +29,7 @@ from coatcheck.ipc.resources import POLICY, catalog, endpoints, engagement_data,
 from coatcheck.settings import AccountSettings, LimitSettings, Settings, SharedAccount
 from coatcheck.simulator import Settings as SimulatorSettings
 from coatcheck.simulator import Simulator
-from coatcheck.testing import settle
+from coatcheck.testing import FakeClock, settle
 from coatcheck.upstream.log_ins import Account
 from coatcheck.upstream.tokens import CallerToken
 
@@ -329,3 +330,23 @@ def test_a_missing_extra_is_named_with_how_to_install_it(missing: str) -> None:
 def test_other_names_are_missing_as_usual() -> None:
     done = run("import coatcheck\nprint(hasattr(coatcheck, 'no_such_name'))")
     assert done.stdout == "False\n"
+
+
+async def test_the_figures_tell_of_the_upstream() -> None:
+    """Beside the cache's own: the breaker's state, the calls that left and those that were repeated."""
+    clock = FakeClock()
+    settings = Settings(
+        upstream_url="http://127.0.0.1:1",
+        accounts={"ann@example.com": AccountSettings(password=SecretStr("p"))},
+    )
+    async with ipc_cache(settings, clock=clock) as cache:
+        before = cache.stats()
+        assert ("closed", 0) == (before.upstream.breaker.state, before.upstream.calls)
+        for _ in range(5):
+            with pytest.raises(Unavailable):
+                await cache.session("ann@example.com").get(engagement_data)
+        after = cache.stats()
+
+        assert "open" == after.upstream.breaker.state
+        assert 5 == after.total.failed
+        assert 5 == cache.stats("ann@example.com").total.failed

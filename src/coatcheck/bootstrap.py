@@ -5,16 +5,18 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast, overload
 
 import msgspec
 
 from coatcheck.engine.cache import SessionCache
+from coatcheck.engine.stats import CacheStats, UserStats
 from coatcheck.errors import NoCredentials, SettingsError
 from coatcheck.ipc.api import IpcCloud, log_in
 from coatcheck.ipc.executor import APIExecutorService
 from coatcheck.ipc.resources import catalog
 from coatcheck.settings import Settings, load
+from coatcheck.upstream.breaker import BreakerState  # noqa: TC001 - a Struct reads its annotations
 from coatcheck.upstream.client import UpstreamClient
 from coatcheck.upstream.log_ins import Account, LogIns
 from coatcheck.upstream.tokens import StaticToken, TokenProvider
@@ -26,6 +28,32 @@ if TYPE_CHECKING:
 
 Credentials = Callable[[str], Account | TokenProvider | None]
 """Says with what a user is logged in; None for a user that nothing is known of, who is nobody else instead."""
+
+
+class UpstreamStats(msgspec.Struct, frozen=True, kw_only=True):
+    """The figures of the client that all users share.
+
+    Attributes:
+        breaker: whether calls are let through just now, and why.
+        calls: calls that left, repeated ones not counted.
+        repeated: calls that left once more after a failure.
+        paused_users: users for whom the upstream asked to wait, and the time has not passed.
+    """
+
+    breaker: BreakerState
+    calls: int
+    repeated: int
+    paused_users: int
+
+
+class IpcStats(CacheStats, frozen=True, kw_only=True):
+    """The figures of a cache of IPC Cloud.
+
+    Attributes:
+        upstream: those of its client.
+    """
+
+    upstream: UpstreamStats
 
 
 class IpcCache(SessionCache[IpcCloud]):
@@ -47,6 +75,26 @@ class IpcCache(SessionCache[IpcCloud]):
         self._credentials = credentials
         super().__init__(
             catalog, connect=self._connect, limits=limits, clock=clock, on_event=on_event, enabled=enabled
+        )
+
+    @overload
+    def stats(self) -> IpcStats: ...
+    @overload
+    def stats(self, user: str) -> UserStats: ...
+
+    def stats(self, user: str | None = None) -> IpcStats | UserStats:
+        """Return what was counted: of everybody, with the upstream's figures, or of one user."""
+        if user is not None:
+            return super().stats(user)
+        figures = super().stats()
+        upstream = UpstreamStats(
+            breaker=self._client.breaker.state(),
+            calls=self._client.retries.calls,
+            repeated=self._client.retries.repeated,
+            paused_users=len(self._client.cooldowns),
+        )
+        return IpcStats(
+            **{name: getattr(figures, name) for name in figures.__struct_fields__}, upstream=upstream
         )
 
     async def aclose(self) -> None:
