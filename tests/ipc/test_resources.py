@@ -76,6 +76,14 @@ def test_each_is_kept_for_a_day_and_served_as_one_object(resource: Resource[Any]
     assert resource.codec.shared
 
 
+def test_each_bridges_a_day_of_outage() -> None:
+    """Tried every half minute; nobody waits longer than a log-in and a call take when all is well."""
+    assert POLICY.stale_if_error == timedelta(hours=24)
+    assert POLICY.failure_throttle == timedelta(seconds=30)
+    assert POLICY.soft_timeout == timedelta(seconds=2)
+    assert POLICY.advice() == ()
+
+
 async def test_all_of_them_for_one_user(rig: Rig) -> None:
     """Side by side, in six calls; typed, and as they came."""
     session, owned = rig.cache.session(ANN), rig.truth(ANN)

@@ -23,16 +23,7 @@ from coatcheck.errors import (
     UnknownResource,
 )
 from coatcheck.ipc import live
-from coatcheck.ipc.asking import (
-    as_body,
-    checked_id,
-    endpoint_ids_of,
-    given_ids,
-    ipc_and_endpoint_ids_of,
-    ipc_id_of,
-    list_of,
-    paas_id_of,
-)
+from coatcheck.ipc.asking import Asking, as_body, checked_id, given_ids, latest_was_stale
 from coatcheck.ipc.held import HeldSessions, held_fields, loaded_at, policy_with_ttl
 from coatcheck.ipc.models import Engagement
 from coatcheck.ipc.resources import (
@@ -70,7 +61,8 @@ class APIExecutorService:
     """What many requests of an IPC Cloud user need, fetched once and kept for that user.
 
     ``user_id`` None means the current user (`coatcheck.current_user`), else the default e-mail, else ``"default"``.
-    Methods may be called concurrently, from any task, thread or loop.
+    Methods may be called concurrently, from any task, thread or loop. An answer that is a dictionary has
+    ``"stale": True`` if something in it had expired and could not be had anew in time; see `latest_was_stale`.
 
     Args:
         cache: a cache of the IPC catalog (`coatcheck.ipc.resources.catalog`).
@@ -118,15 +110,15 @@ class APIExecutorService:
         self, engagement_id: int | None = None, user_id: str | None = None, force_refresh: bool = False
     ) -> list[dict[str, Any]] | None:
         """Return the data centres as the upstream describes them, or None when they can't be had."""
-        session = self._session(user_id)
+        asking = self._asking(user_id)
         try:
-            found: list[dict[str, Any]] = await list_of(
-                session, endpoints, force_refresh, given_ids(paas_engagement_id=engagement_id)
+            found: list[dict[str, Any]] = await asking.list_of(
+                endpoints, force_refresh, given_ids(paas_engagement_id=engagement_id)
             )
         except _FAILURES as error:
             _note("get_endpoints", error)
             return None
-        return found
+        return asking.answer(found)
 
     async def get_business_units_list(
         self, ipc_engagement_id: int | None = None, user_id: str | None = None, force_refresh: bool = False
@@ -162,17 +154,23 @@ class APIExecutorService:
         self, engagement_id: int | None = None, user_id: str | None = None
     ) -> dict[str, Any]:
         """Return ``{success, data: {endpoints: [{id, name, type, region, status}], total, engagement_id}, message}``."""
-        session = self._session(user_id)
+        asking = self._asking(user_id)
         try:
-            paas_id = await paas_id_of(session, engagement_id)
-            found = await session.get(endpoints, paas_engagement_id=paas_id)
+            paas_id = await asking.paas_id(engagement_id)
+            found = await asking.get(endpoints, paas_engagement_id=paas_id)
         except _FAILURES as error:
             return _live_failure("list_endpoints", error)
-        return {
-            "success": True,
-            "data": {"endpoints": live.endpoint_rows(found), "total": len(found), "engagement_id": paas_id},
-            "message": f"{len(found)} endpoints",
-        }
+        return asking.answer(
+            {
+                "success": True,
+                "data": {
+                    "endpoints": live.endpoint_rows(found),
+                    "total": len(found),
+                    "engagement_id": paas_id,
+                },
+                "message": f"{len(found)} endpoints",
+            }
+        )
 
     # -- live lists ---------------------------------------------------------------------------------------------
 
@@ -187,14 +185,14 @@ class APIExecutorService:
         What one data centre fails to tell is in ``errors``. A stream that was cut or could not be read is no success;
         ``data`` has what came.
         """
-        session = self._session(user_id)
+        asking = self._asking(user_id)
         try:
-            paas_id = await paas_id_of(session, engagement_id)
-            wanted = await endpoint_ids_of(session, endpoint_ids, paas_id)
-            listing = await session.call(lambda api: api.clusters(paas_id, wanted))
+            paas_id = await asking.paas_id(engagement_id)
+            wanted = await asking.endpoint_ids(endpoint_ids, paas_id)
+            listing = await asking.live(lambda api: api.clusters(paas_id, wanted))
         except _FAILURES as error:
             return {**_failure("list_clusters", error), **live.no_clusters(str(error))}
-        return live.cluster_answer(listing)
+        return asking.answer(live.cluster_answer(listing))
 
     async def list_vms(
         self,
@@ -210,18 +208,20 @@ class APIExecutorService:
         message}``.
         """
         began = self._clock.monotonic()
-        session = self._session(user_id)
+        asking = self._asking(user_id)
         try:
-            ipc_id = await ipc_id_of(session, ipc_engagement_id)
-            listed = await session.call(lambda api: api.vms(ipc_id))
+            ipc_id = await asking.ipc_id(ipc_engagement_id)
+            listed = await asking.live(lambda api: api.vms(ipc_id))
         except _FAILURES as error:
             return {**_live_failure("list_vms", error), "total": 0}
         filters = {"endpoint": endpoint_filter, "zone": zone_filter, "department": department_filter}
-        return {
-            **live.vm_answer(listed.raw, filters),
-            "ipc_engagement_id": ipc_id,
-            "duration_seconds": self._clock.monotonic() - began,
-        }
+        return asking.answer(
+            {
+                **live.vm_answer(listed.raw, filters),
+                "ipc_engagement_id": ipc_id,
+                "duration_seconds": self._clock.monotonic() - began,
+            }
+        )
 
     async def list_managed_services(
         self,
@@ -234,10 +234,10 @@ class APIExecutorService:
 
         ``{success, data, total, service_type, ipc_engagement_id, endpoints, message}``.
         """
-        session = self._session(user_id)
+        asking = self._asking(user_id)
         try:
-            ipc_id, wanted = await ipc_and_endpoint_ids_of(session, ipc_engagement_id, endpoint_ids)
-            listed = await session.call(lambda api: api.managed_services(ipc_id, wanted, service_type))
+            ipc_id, wanted = await asking.ipc_and_endpoint_ids(ipc_engagement_id, endpoint_ids)
+            listed = await asking.live(lambda api: api.managed_services(ipc_id, wanted, service_type))
         except _FAILURES as error:
             return {
                 **_live_failure("list_managed_services", error),
@@ -245,15 +245,17 @@ class APIExecutorService:
                 "service_type": service_type,
             }
         found = msgspec.json.decode(listed.raw)
-        return {
-            "success": True,
-            "data": found,
-            "total": len(found),
-            "service_type": service_type,
-            "ipc_engagement_id": ipc_id,
-            "endpoints": wanted,
-            "message": f"{len(found)} services of type {service_type}",
-        }
+        return asking.answer(
+            {
+                "success": True,
+                "data": found,
+                "total": len(found),
+                "service_type": service_type,
+                "ipc_engagement_id": ipc_id,
+                "endpoints": wanted,
+                "message": f"{len(found)} services of type {service_type}",
+            }
+        )
 
     # -- sessions -----------------------------------------------------------------------------------------------
 
@@ -316,8 +318,21 @@ class APIExecutorService:
             await self._aclose()
 
     @property
+    def latest_was_stale(self) -> bool:
+        """Whether the latest answer in this context came, in whole or in part, from what had expired.
+
+        While the upstream is unavailable or late, what expired less than a day ago is answered still. A dictionary says
+        so itself, by ``"stale": True``; for a number or a list ask here, in the task that awaited it: a task that was
+        made for the call alone, as ``asyncio.gather`` makes them, keeps this to itself.
+        """
+        return latest_was_stale()
+
+    @property
     def session_cache_duration(self) -> timedelta:
-        """How long each field is kept. Assigning changes it for what is held, too; nothing expired comes back."""
+        """How long each field is fresh. Assigning changes it for what is held, too; nothing expired is fresh again.
+
+        How much longer a field may bridge an outage does not depend on it.
+        """
         return self._cache.policy(engagement_data).ttl
 
     @session_cache_duration.setter
@@ -362,16 +377,19 @@ class APIExecutorService:
     def _session(self, user_id: str | None) -> Session:
         return self._cache.session(self._get_user_id_from_email(user_id))
 
+    def _asking(self, user_id: str | None) -> Asking:
+        return Asking(self._session(user_id))
+
     async def _value(
         self, resource: Resource[int], user_id: str | None, force: bool, arguments: dict[str, Any]
     ) -> int | None:
-        session = self._session(user_id)
+        asking = self._asking(user_id)
         try:
-            found: int = await session.get(resource, force_refresh=force, **arguments)
+            found = await asking.get(resource, force_refresh=force, **arguments)
         except _FAILURES as error:
             _note(resource.name, error)
             return None
-        return found
+        return asking.answer(found)
 
     async def _listed(
         self,
@@ -381,13 +399,13 @@ class APIExecutorService:
         force: bool,
         shape: Callable[[Any], dict[str, Any]],
     ) -> dict[str, Any]:
-        session = self._session(user_id)
+        asking = self._asking(user_id)
         try:
-            ipc_id = await ipc_id_of(session, given_id)
-            data = await list_of(session, resource, force, {"ipc_engagement_id": ipc_id})
+            ipc_id = await asking.ipc_id(given_id)
+            data = await asking.list_of(resource, force, {"ipc_engagement_id": ipc_id})
         except _FAILURES as error:
             return _failure(resource.name, error)
-        return {"success": True, **shape(data), "ipc_engagement_id": ipc_id}
+        return asking.answer({"success": True, **shape(data), "ipc_engagement_id": ipc_id})
 
     async def _move(self, session: Session, paas_id: int) -> None:
         held = session.peek(engagement_data)

@@ -14,6 +14,12 @@ from coatcheck.ipc.models import BusinessUnits, Endpoint, Engagement, Environmen
 POLICY: Final = Policy(
     ttl=timedelta(hours=24),
     refresh_ahead=0.9,
+    # What is a day old is nearly always still right; nothing at all is no help to somebody in a chat.
+    stale_if_error=timedelta(hours=24),
+    failure_throttle=timedelta(seconds=30),
+    # A log-in and a call take one second together. Up to three calls stand one behind the other on the way to a list,
+    # and a caller may wait so long for each.
+    soft_timeout=timedelta(seconds=2),
     # A log-in, the call, and both once more after a 401, each with its own time limit.
     deadline=timedelta(seconds=80),
 )

@@ -51,7 +51,8 @@ class FakeClock:
             deadline, _, woken = heapq.heappop(self._sleepers)
             if woken.done():
                 continue
-            self._move(deadline)
+            # After a jump it may have passed.
+            self._move(max(deadline, self._monotonic))
             woken.set_result(None)
             await settle()
         self._move(end)
@@ -62,7 +63,10 @@ class FakeClock:
         self._wall += seconds
 
     def jump(self, seconds: float) -> None:
-        """Move on without waking anybody, for code that runs no loop."""
+        """Move on without waking anybody: for code that runs no loop, and for days in which a test wants nothing to happen.
+
+        Sleepers whose time has come meanwhile wake with the next `advance()`.
+        """
         self._move(self._monotonic + seconds)
 
     def _move(self, monotonic: float) -> None:
