@@ -28,10 +28,14 @@ class Contexts:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.connected: list[tuple[str, str | None, str | None]] = []
         self.sent: list[tuple[str | None, str | None]] = []
+        self.log_ins: list[tuple[str | None, str | None]] = []
         send = UpstreamClient.request
 
         async def noted(client: UpstreamClient, *arguments: Any, **options: Any) -> Any:
-            self.sent.append((current_user.get(), request_id.get()))
+            said = (current_user.get(), request_id.get())
+            self.sent.append(said)
+            if arguments[1].endswith("getAuthToken"):
+                self.log_ins.append(said)
             return await send(client, *arguments, **options)
 
         monkeypatch.setattr(UpstreamClient, "request", noted)
@@ -97,6 +101,20 @@ async def test_who_joins_a_load_gets_the_owners(contexts: Contexts) -> None:
         await asyncio.gather(*(as_request(user, everything(rig, TWO)) for user in (ANN, BOB, TWO)))
         assert rig.simulator.calls()["by_user"] == {TWO: 7}
         contexts.assert_empty()
+
+
+async def test_a_live_call_logs_in_for_everyone(contexts: Contexts) -> None:
+    """It is made within the request itself; but the token and the connection it needs serve later ones as well."""
+    async with rigged(accounts=contexts.accounts) as rig:
+        owned = rig.truth(BOB)
+        endpoint_ids = [each["endpointId"] for each in owned["endpoints"]]
+        for _ in range(2):
+            listing = rig.service.list_clusters(endpoint_ids, owned["paas_engagement_id"], BOB)
+            assert (await as_request(ANN, listing))["success"]
+            await rig.clock.advance(600)
+        assert rig.simulator.calls()["by_user"] == {BOB: 4}
+        assert set(contexts.connected) == {(BOB, None, None)}
+        assert contexts.log_ins == [(None, None)] * 2
 
 
 async def test_a_refresh_that_anothers_get_began(contexts: Contexts) -> None:
