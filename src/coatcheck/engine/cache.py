@@ -143,6 +143,10 @@ class SessionCache(Generic[Api]):
         # What handles of users that hold nothing look into: never written.
         self._nothing = opened("", len(catalog), 0.0)
         self._nothing.closed = True
+        # At hand for `session()`, which every request goes through.
+        self._states = self._sessions.states
+        self._now = clock.monotonic
+        self._hits = self._ledger.hits
         self._chores: list[asyncio.Task[None]] = []
 
     def __repr__(self) -> str:
@@ -165,12 +169,10 @@ class SessionCache(Generic[Api]):
         """
         # A subclass of str may compare as it likes; what owns a session is the text.
         plain = user if type(user) is str else check_user(user)
-        state = self._sessions.states.get(plain)
+        state = self._states.get(plain)
         if state is None:
-            return Session(
-                self._engine, check_user(plain), self._nothing, self._clock.monotonic, self._ledger.hits
-            )
-        return Session(self._engine, state.user, state, self._clock.monotonic, self._ledger.hits)
+            return Session(self._engine, check_user(plain), self._nothing, self._now, self._hits)
+        return Session(self._engine, state.user, state, self._now, self._hits)
 
     async def clear(self, user: str) -> Cleared:
         """Drop all that is held for *user*; see `Session.clear`. An empty or missing user is an error, never everyone.
