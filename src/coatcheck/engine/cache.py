@@ -220,10 +220,10 @@ class SessionCache(Generic[Api]):
             self._check(resource)
             if resource.derived:
                 raise PolicyError(f"{resource.name} is derived: set the policy of what it is derived from")
-            for each in policy.advice():
-                warnings.warn(f"{resource.name}: {each}", PolicyAdvice, stacklevel=3)
             if not isinstance(policy, Policy):
                 raise PolicyError(f"{resource.name}: write a Policy, such as Policy(ttl=timedelta(hours=1))")
+            for each in policy.advice():
+                warnings.warn(f"{resource.name}: {each}", PolicyAdvice, stacklevel=3)
         # A get that is being resolved by the old rules has been filed by then, and is judged anew, too.
         with self._home.lock:
             now = self._clock.monotonic()

@@ -180,17 +180,18 @@ class Catalog(Generic[Api]):
     def __len__(self) -> int:
         return len(self._resources)
 
-    def __getitem__(self, name: str) -> Resource[Any]:
+    def __getitem__(self, name: object) -> Resource[Any]:
         """Return the resource of that name.
 
         Raises:
             UnknownResource: there is none.
         """
-        try:
-            return self._resources[name]
-        except (KeyError, TypeError):
+        # No KeyError to raise ours from: it would show what was asked for.
+        found = self._resources.get(name) if isinstance(name, str) else None
+        if found is None:
             known = ", ".join(self._resources) or "none"
-            raise UnknownResource(f"no such resource in catalog {self.name!r}; it has: {known}") from None
+            raise UnknownResource(f"no such resource in catalog {self.name!r}; it has: {known}")
+        return found
 
     def __contains__(self, resource: object) -> bool:
         return isinstance(resource, Resource) and self._resources.get(resource.name) is resource

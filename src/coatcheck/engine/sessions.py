@@ -12,7 +12,14 @@ import msgspec
 from coatcheck.engine.entry import Alias, Entry
 from coatcheck.engine.events import EntryRemoved, SessionEnded
 from coatcheck.engine.policy import Freshness, Rule, judge
-from coatcheck.engine.state import ALIAS_BYTES, ENTRY_BYTES, SESSION_BYTES, State, opened
+from coatcheck.engine.state import (
+    ALIAS_BYTES,
+    ENTRY_BYTES,
+    SESSION_BYTES,
+    SESSION_RESOURCE_BYTES,
+    State,
+    opened,
+)
 from coatcheck.engine.stats import Removal
 
 if TYPE_CHECKING:
@@ -97,6 +104,7 @@ class Sessions:
         self._tell = tell
         self._dismiss = dismiss
         self._weights = tuple(Weights() for _ in self.resources)
+        self._session_bytes = SESSION_BYTES + len(self.resources) * SESSION_RESOURCE_BYTES
         self._aliases = 0
         self._user_bytes = 0
         # Open states in the order of their last examination, and closed ones not yet thrown out.
@@ -240,7 +248,7 @@ class Sessions:
 
     def bytes(self) -> int:
         """Return the memory that all sessions take, estimated."""
-        fixed = len(self.states) * SESSION_BYTES + self._user_bytes + self._aliases * ALIAS_BYTES
+        fixed = len(self.states) * self._session_bytes + self._user_bytes + self._aliases * ALIAS_BYTES
         return fixed + sum(weights.total() for weights in self._weights)
 
     def held(self, resource: Resource[Any]) -> tuple[int, int]:
@@ -250,7 +258,7 @@ class Sessions:
 
     def bytes_of(self, state: State) -> int:
         """Return the memory that one session takes, estimated."""
-        size = SESSION_BYTES + text_bytes(state.user)
+        size = self._session_bytes + text_bytes(state.user)
         for key, slot in list(state.slots.items()):
             if isinstance(slot, Entry):
                 resource = self._resource(key)

@@ -113,7 +113,9 @@ def opened(user: str, resources: int, now: float) -> State:
 
 
 # What CPython 3.11 takes for an entry beside its body, its value and its key: the struct, two floats, the head of a
-# bytes object, and its share of a dictionary; and for a session: the state, its lists, its id and a place in two maps.
-ENTRY_BYTES = sys.getsizeof(Entry(0.0, None, b"", 0.0, 0)) + 2 * sys.getsizeof(0.0) + sys.getsizeof(b"") + 40
-ALIAS_BYTES = sys.getsizeof(Alias(0.0, None, b"", 0.0, 0.0)) + 2 * sys.getsizeof(0.0) + 40
-SESSION_BYTES = 620
+# bytes object, and its share of a dictionary; and for a session: the state with its connection, the heads of its list,
+# its counts and its dictionary with room for five, and a place in two maps; and for each resource of the catalog.
+ENTRY_BYTES = sys.getsizeof(Entry(0.0, None, b"", 0.0, 0)) + 2 * sys.getsizeof(0.0) + sys.getsizeof(b"") + 24
+ALIAS_BYTES = sys.getsizeof(Alias(0.0, None, b"", 0.0, 0.0)) + 2 * sys.getsizeof(0.0) + 24
+SESSION_BYTES = 468
+SESSION_RESOURCE_BYTES = 8 + COUNT_BYTES * KINDS
