@@ -1,0 +1,86 @@
+"""What holds of every cache that nobody is waiting on, whatever was done with it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from coatcheck.engine.entry import Alias, Entry
+from coatcheck.engine.sessions import key_bytes
+
+if TYPE_CHECKING:
+    from coatcheck.engine.cache import SessionCache
+    from coatcheck.engine.stats import Gets
+
+
+def check_at_rest(cache: SessionCache[Any]) -> None:
+    """Check that no work is left and that every count equals a recount."""
+    check_no_work(cache)
+    check_memory(cache)
+    check_counts(cache)
+
+
+def check_no_work(cache: SessionCache[Any]) -> None:
+    """No load runs, none is queued, and every slot is free."""
+    assert set() == cache._loads._flights
+    assert 0 == cache._refresher._running
+    assert 0 == cache.stats().abandoned_loads
+    assert cache._sessions._limits.max_loads == cache._loads._slots._free
+    assert set() == cache._loads._callers
+    for state in cache._sessions.states.values():
+        assert (0, None, None) == (state.loading, state.flights, state.gate)
+        assert not state.closed
+
+
+def check_memory(cache: SessionCache[Any]) -> None:
+    """Entries and bytes, kept up to date by additions, equal a recount."""
+    sessions = cache._sessions
+    entries: Counter[int] = Counter()
+    bodies: Counter[int] = Counter()
+    keys: Counter[int] = Counter()
+    aliases = 0
+    for state in sessions.states.values():
+        assert len(list(state.entries())) <= sessions._limits.max_keys_per_session
+        for key, slot in state.slots.items():
+            resource = sessions._resource(key)
+            if isinstance(slot, Alias):
+                aliases += 1
+                assert key == resource.key
+                continue
+            assert isinstance(slot, Entry)
+            entries[resource.index] += 1
+            bodies[resource.index] += len(slot.body)
+            keys[resource.index] += key_bytes(key, resource)
+    for resource in cache._catalog:
+        weights = sessions._weights[resource.index]
+        counted = (entries[resource.index], bodies[resource.index], keys[resource.index])
+        assert counted == (weights.entries, weights.body_bytes, weights.key_bytes), resource.name
+    assert aliases == sessions._aliases
+    assert set(sessions.states.values()) <= set(sessions._queue)
+    assert sum(entries.values()) == cache.stats().entries
+    by_user = sum(cache.stats(user).bytes for user in cache.users())
+    # Each user's share of the decoded values is rounded down for itself.
+    assert abs(by_user - cache.stats().bytes) <= sum(entries.values())
+
+
+def check_counts(cache: SessionCache[Any]) -> None:
+    """The identities of counting hold for each resource, for all, and for each user."""
+    stats = cache.stats()
+    for name, each in stats.resources.items():
+        check_gets(each)
+        assert each.loads == sum(each.loads_by_cause.values()), name
+        assert each.loads == sum(each.loads_by_end.values()) + each.loading, name
+        assert 0 == each.loading, name
+    check_gets(stats.total)
+    for user in cache.users():
+        of_user = cache.stats(user)
+        check_gets(of_user.total)
+        for name, gets in of_user.resources.items():
+            assert gets.gets <= stats.resources[name].gets
+            assert gets.loads <= stats.resources[name].loads
+
+
+def check_gets(gets: Gets) -> None:
+    """Every get that ended is counted once."""
+    ended = gets.hits + gets.stale_hits + gets.coalesced + gets.misses + gets.failed + gets.cancelled
+    assert ended == gets.gets
