@@ -30,7 +30,7 @@ def spawn(work: Callable[[], T]) -> Future[T]:
     def run() -> None:
         try:
             done.set_result(work())
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - raised in the thread that asks for the result
             done.set_exception(error)
 
     threading.Thread(target=run, daemon=True).start()
@@ -69,7 +69,7 @@ def in_child(check: Callable[[], None]) -> int:
         signal.alarm(30)
         check()
         code = 0
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - shown here; the parent sees the code
         traceback.print_exc()
     finally:
         os._exit(code)

@@ -16,7 +16,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from coatcheck.engine.cache import SessionCache
-from coatcheck.engine.entry import Discreet
+from coatcheck.engine.entry import PER_CALLER, Discreet
 from coatcheck.engine.home import HomeEnded, Visit, tell
 from coatcheck.engine.session import ABSENT, options_of
 from coatcheck.errors import ForkedCache, WouldBlockLoop
@@ -175,8 +175,22 @@ class SyncSession(Discreet, gc=False, eq=False):
     else:
 
         def get(self, resource, /, **options):
-            """See the declaration above, which says what this promises."""
+            """See the declaration above, which says what this promises; this is its shortest way, as of `Session.get`."""
             session = self._session
+            if not options:
+                try:
+                    state = session._state  # noqa: SLF001
+                    slot = state.slots[resource.key]
+                    now = session._now()  # noqa: SLF001
+                    if now < slot.until:
+                        index = resource.index
+                        session._hits[index] += 1  # noqa: SLF001
+                        state.hits[index] += 1
+                        state.used = now
+                        value = slot.value
+                        return resource.codec.decode(slot.body) if value is PER_CALLER else value
+                except (LookupError, AttributeError):
+                    pass
             value = session._hit(resource, options)  # noqa: SLF001
             if value is ABSENT:
                 return self._portal.wait(lambda: session.get(resource, **options))
