@@ -10,6 +10,7 @@
     ├── CatalogError (TypeError)        a resource declared wrongly
     ├── PolicyError (ValueError)        a policy that contradicts itself, or limits that do
     ├── SettingsError (ValueError)      a setting that is missing or cannot be used
+    ├── MissingExtra (ImportError)      what this part of coatcheck needs is not installed
     ├── LoadError                       a load brought no value
     │   ├── Unavailable                 for now: a stale value may hide it
     │   │   ├── LoadTimeout             no end before the deadline
@@ -71,6 +72,10 @@ class PolicyError(CoatcheckError, ValueError):
 
 class SettingsError(CoatcheckError, ValueError):
     """A setting is missing or cannot be used; the message names it and says how to set it."""
+
+
+class MissingExtra(CoatcheckError, ImportError):
+    """A part of coatcheck needs what is not installed; the message says what to install."""
 
 
 class LoadError(CoatcheckError):
