@@ -14,6 +14,7 @@ from coatcheck import SystemClock
 from coatcheck.bootstrap import ipc_cache
 from coatcheck.cli import comparison
 from coatcheck.cli.chat_session import CALLS_COLD, CALLS_UNCACHED, CALLS_WARM, CHAT_SESSION
+from coatcheck.cli.progress import progress
 from coatcheck.cli.replay import Replay, replay
 from coatcheck.cli.truth import Truth, Verdict
 from coatcheck.errors import UpstreamFailed
@@ -237,7 +238,7 @@ async def test_progress_is_shown_on_a_terminal_only(
     for terminal in ("", "1"):
         monkeypatch.setenv("TTY_COMPATIBLE", terminal)
         monkeypatch.setenv("FORCE_COLOR", terminal)
-        with comparison._progress() as track:
+        with progress() as track:
             track("without the cache", 5)()
         shown = capsys.readouterr()
         assert shown.out == ""

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import msgspec
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from coatcheck.bootstrap import ipc_cache
+from coatcheck.cli.progress import progress
 from coatcheck.cli.replay import Replay, replay
-from coatcheck.cli.truth import Truth, Verdict
+from coatcheck.cli.truth import Truth, Verdict, accounts_of
 from coatcheck.cli.upstream_process import UpstreamProcess, upstream_process
 from coatcheck.clock import SystemClock
 from coatcheck.settings import Settings
 from coatcheck.simulator import Simulator
-from coatcheck.upstream.log_ins import Account
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
-    from coatcheck.bootstrap import Credentials
     from coatcheck.engine.stats import CacheStats
     from coatcheck.simulator import Settings as SimulatorSettings
 
@@ -103,7 +99,7 @@ async def compare(simulated: SimulatorSettings, *, passes: int) -> Report:
     truth = Truth(simulator)
     users = [account.email for account in simulator.world.accounts()]
     async with upstream_process(simulated) as upstream:
-        with _progress() as track:
+        with progress() as track:
             learnt = track("learning what is right", len(users))
             for user in users:
                 truth.learn(user)
@@ -129,17 +125,9 @@ async def _run(
     advance: Callable[[], object],
 ) -> _Run:
     settings = Settings(upstream_url=upstream.url)
-    async with ipc_cache(settings, credentials=_accounts(simulator), enabled=enabled) as cache:
+    async with ipc_cache(settings, credentials=accounts_of(simulator), enabled=enabled) as cache:
         done = await replay(cache, truth, users, passes=passes, clock=SystemClock(), advance=advance)
         return _Run(done, await upstream.calls_by_path(), cache.stats())
-
-
-def _accounts(simulator: Simulator) -> Credentials:
-    def credentials(user: str) -> Account | None:
-        found = simulator.world.account(user)
-        return None if found is None else Account(found.email, found.password)
-
-    return credentials
 
 
 def _report(simulated: SimulatorSettings, passes: int, without: _Run, with_: _Run) -> Report:
@@ -176,22 +164,3 @@ def _saved(before: int, after: int) -> float:
 
 def _quantiles(done: Replay) -> Quantiles:
     return Quantiles(*(round(seconds * 1000, 4) for seconds in done.quantiles(0.50, 0.95, 0.99)))
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str, int], Callable[[], object]]]:
-    """Show progress bars on standard error if that is a terminal; gives what adds one, which gives what advances it."""
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description:24}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-
-        def track(what: str, steps: int) -> Callable[[], object]:
-            bar = progress.add_task(what, total=steps)
-            return lambda: progress.advance(bar)
-
-        yield track

@@ -1,4 +1,4 @@
-"""The demo's figures as a table."""
+"""The demo's figures as tables."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from coatcheck.cli.comparison import PathCalls, Report
+    from coatcheck.cli.outage import OutageReport
 
 
 def show(report: Report) -> None:
@@ -31,6 +32,40 @@ def show(report: Report) -> None:
         ("foreign answers seen", f"{report.foreign_answers:,}"),
     ):
         console.print(f" {name:24}{figure:>12}")
+
+
+def show_outage(report: OutageReport) -> None:
+    """Print what users saw in each phase on standard output."""
+    console = Console(highlight=False)
+    console.print(
+        f"{report.users:,} users ask for their kept lists all the time, against the simulated upstream (seed {report.seed},"
+        f" latencies {report.latency_scale:g} of those stated)\n\n"
+        f"Scaled: {report.speed:g} s pass for the cache in one. By its clock things are fresh for"
+        f" {_span(report.ttl_seconds)} instead of a day, and a caller waits {_span(report.soft_timeout_seconds)} before"
+        f" something stale is given.\nAs always: that may be as old as {_span(report.grace_seconds)} more, and a load that"
+        f" failed is tried again after {_span(report.throttle_seconds)}.\n",
+        soft_wrap=True,
+    )
+    table = Table("phase", title_justify="left")
+    for heading in ("seconds", "gets", "fresh", "stale", "failed", "foreign", "calls"):
+        table.add_column(heading, justify="right", min_width=6)
+    for phase in report.phases:
+        counts = (phase.gets, phase.fresh, phase.stale, phase.failed, phase.foreign, phase.upstream_calls)
+        table.add_row(phase.name, f"{phase.seconds:.1f}", *(f"{count:,}" for count in counts))
+    console.print(table)
+    console.print(" calls: that arrived at the upstream, log-ins and failed ones included\n")
+    for name, figure in (
+        ("wrong answers", report.wrong_answers),
+        ("foreign answers seen", report.foreign_answers),
+    ):
+        console.print(f" {name:24}{figure:>12,}")
+
+
+def _span(seconds: float) -> str:
+    for name, length in (("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:g} {name}"
+    return f"{seconds:g} s"
 
 
 def _calls(report: Report) -> Table:

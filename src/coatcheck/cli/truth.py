@@ -1,4 +1,4 @@
-"""What each user must be answered, from the simulator's own world, and what is wrong with an answer that differs."""
+"""What the simulator's own world says of each user: what must be answered, what is wrong with an answer, the account."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from coatcheck.cli.chat_session import MANAGED
 from coatcheck.ipc.models import BusinessUnits, Cluster, Endpoint, Environment, ManagedService, VmList, Zone
 from coatcheck.simulator import documents, products
 from coatcheck.simulator.ids import IdSpace
+from coatcheck.upstream.log_ins import Account
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from coatcheck.bootstrap import Credentials
     from coatcheck.cli.chat_session import Answer
     from coatcheck.simulator import Simulator
 
@@ -90,6 +92,16 @@ class Truth:
             owners = (world.owner(space, int(ident)) for space in IdSpace)
             tags.update(owner.tag.partition(".")[0] for owner in owners if owner is not None)
         return bool(tags - {tag})
+
+
+def accounts_of(simulator: Simulator) -> Credentials:
+    """Return with what each user of the simulator's world is logged in: the account of their own."""
+
+    def credentials(user: str) -> Account | None:
+        found = simulator.world.account(user)
+        return None if found is None else Account(found.email, found.password)
+
+    return credentials
 
 
 def _bytes(answer: Answer) -> bytes:

@@ -16,7 +16,7 @@ from coatcheck.errors import UpstreamUnreachable
 from coatcheck.upstream.client import MIB, UpstreamClient
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
 
     from coatcheck.simulator import Settings
 
@@ -39,6 +39,10 @@ class UpstreamProcess:
         counted: dict[str, Any] = msgspec.json.decode(answer.body)
         by_path: dict[str, int] = counted["by_path"]
         return by_path
+
+    async def set_faults(self, *faults: Mapping[str, object]) -> None:
+        """Put these faults in the place of all that are in force."""
+        await self._client.request("POST", "/_sim/faults", json=faults)
 
 
 @asynccontextmanager
