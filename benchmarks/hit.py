@@ -42,13 +42,19 @@ async def measure(quick: bool) -> Report:
         clients = {peer.name: await filled(peer(subject.load, len(order)), order) for peer in found}
         report.notes += [f"not installed: {name}" for name in missing]
 
-    async with subject.roomy(flat) as cache, subject.roomy(chained) as deep:
+    async with (
+        subject.roomy(flat) as cache,
+        subject.roomy(chained) as deep,
+        subject.roomy(flat, on_event=lambda _: None) as observed,
+    ):
         await subject.fill(cache, owners, resources)
+        await subject.fill(observed, owners[:1], resources)
         await subject.fill_chain(deep, owners, chain)
         hot = await race(
             hot_gets(look_up),
             {
                 "coatcheck session.get": session_gets(cache, resources[0]),
+                "coatcheck session.get, observed": session_gets(observed, resources[0]),
                 "coatcheck leaf three deep": session_gets(deep, chain[3]),
                 "coatcheck session.peek": session_peeks(cache, resources[0]),
                 **{name: hot_gets(get) for name, get in clients.items()},

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, assert_type
+from typing import TYPE_CHECKING, Any, assert_type
 
 import msgspec
+from prometheus_client import REGISTRY
 
 import coatcheck
 from coatcheck import (
@@ -24,12 +25,15 @@ from coatcheck import (
     SystemClock,
     current_user,
 )
-from coatcheck.engine.events import Event
+from coatcheck.engine.events import Event, LoadEnded
 from coatcheck.engine.stats import CacheStats, Gets, ResourceStats, UserStats
+from coatcheck.errors import MissingExtra
+from coatcheck.telemetry import CacheCollector, LogObserver, SpanObserver, all_of
 from coatcheck.testing import FakeClock, GatedLoader, HeldLoad, settle
 
 if TYPE_CHECKING:
     from coatcheck.ipc import APIExecutorService
+    from coatcheck.upstream.client import UpstreamClient
 
 
 class Api:
@@ -90,7 +94,7 @@ assert_type(flags, Resource[dict[str, bool]])
 
 def connect(user: str) -> Api:
     """Return the user's API."""
-    return Api() if user else Api()
+    return Api()
 
 
 async def connect_later(user: str) -> Api:
@@ -100,7 +104,7 @@ async def connect_later(user: str) -> Api:
 
 def observe(event: Event) -> None:
     """Look at an event."""
-    print(event)
+    assert_type(event.pseudonym, str)
 
 
 async def sessions() -> None:
@@ -110,7 +114,8 @@ async def sessions() -> None:
         connect=connect,
         limits=Limits(max_bytes=64 * 1024 * 1024, max_sessions=10_000),
         clock=SystemClock(),
-        on_event=observe,
+        on_event=all_of(observe, LogObserver(), SpanObserver()),
+        pseudonym_key=b"sixteen or more!",
         enabled=True,
         schedule=Schedule(every=timedelta(minutes=5), seen_within=timedelta(hours=1)),
     ) as cache:
@@ -123,9 +128,7 @@ async def sessions() -> None:
         assert_type(await session.get(zones, force_refresh=True, deep=True), tuple[Zone, ...])
         assert_type(await session.get(flags, max_age=timedelta(minutes=5)), dict[str, bool])
         assert_type(await session.get_many(account, account_id), tuple[Account, int])
-        assert_type(
-            await session.get_many(account, account_id, zones), tuple[Account, int, tuple[Zone, ...]]
-        )
+        assert_type(await session.get_many(account, account_id, zones), tuple[Account, int, tuple[Zone, ...]])
         await session.warm()
         look = await session.lookup(zones)
         assert_type(look, Lookup[tuple[Zone, ...]])
@@ -136,7 +139,7 @@ async def sessions() -> None:
         assert_type(look.fresh_for, float)
         assert_type(look.stale, bool)
         assert_type(session.peek(account_id), Lookup[int] | None)
-        assert_type(await session.call(lambda api: api.fetch("/live")), object)
+        assert_type(await session.call(lambda api: api.fetch("/live")), Any)
         await session.put(zones, (Zone("a"),), account_id=99)
         await session.invalidate(zones)
         await session.invalidate(zones, account_id=99)
@@ -160,6 +163,7 @@ async def cache_wide(cache: SessionCache[Api]) -> None:
     assert_type(stats.total, Gets)
     assert_type(stats.resources["zones"], ResourceStats)
     assert_type(cache.stats("user@example.com"), UserStats)
+    assert_type(cache.pseudonym("user@example.com"), str)
     await cache.settled()
     await cache.aclose()
 
@@ -176,6 +180,18 @@ def blocking() -> None:
         session.invalidate(zones)
         assert_type(session.clear(), Cleared)
         assert_type(cache.stats(), CacheStats)
+        assert_type(cache.pseudonym("user@example.com"), str)
+        cache.settled()
+
+
+def telemetry(client: UpstreamClient, cache: SessionCache[Api], event: Event) -> None:
+    """Put the metrics into a registry, and look at an event."""
+    REGISTRY.register(CacheCollector(cache.stats))
+    REGISTRY.register(CacheCollector(cache.stats, breaker=client.breaker.state))
+    if isinstance(event, LoadEnded):
+        assert_type(event.attempts, int)
+        assert_type(event.error, str | None)
+    assert_type(MissingExtra("x").name, str | None)
 
 
 async def doubles() -> None:
