@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import warnings
 from datetime import timedelta
 from functools import partial
 from statistics import median
@@ -79,11 +80,13 @@ def declared(upstream: Upstream, ttl: float, ahead: float | None) -> tuple[Catal
     """Return a catalog of one resource with such a TTL."""
     catalog: Catalog[None] = Catalog("expiry")
 
-    @catalog.resource(Policy(ttl=timedelta(seconds=ttl), refresh_ahead=ahead))
     async def text(api: None) -> str:
         return await upstream.load("user", "text")
 
-    return catalog, text
+    with warnings.catch_warnings():
+        # A TTL of less than a second is no policy to advise on.
+        warnings.simplefilter("ignore")
+        return catalog, catalog.resource(Policy(ttl=timedelta(seconds=ttl), refresh_ahead=ahead))(text)
 
 
 async def read(get: Get, readers: int, ttl: float, upstream: Upstream) -> tuple[int, int, float]:
