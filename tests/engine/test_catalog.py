@@ -266,7 +266,7 @@ async def test_a_resource_of_another_catalog_is_unknown(cache: SessionCache[Any]
     assert [] == foreign.calls
 
 
-@pytest.mark.parametrize("thing", ["account", None, 7, object(), len], ids=repr)
+@pytest.mark.parametrize("thing", ["account", None, 7, object(), len], ids=lambda thing: type(thing).__name__)
 async def test_what_is_no_resource_at_all_is_unknown(cache: SessionCache[Any], thing: Any) -> None:
     """The error names its type, not what it holds."""
     with pytest.raises(UnknownResource, match=type(thing).__name__):
