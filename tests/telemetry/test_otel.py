@@ -109,6 +109,15 @@ def test_a_span_tells_nothing_of_the_user(spans: Spans) -> None:
     assert "0123456789abcdef" not in span.to_json()
 
 
+def test_a_span_has_no_parent_wherever_it_is_made(spans: Spans) -> None:
+    with spans.provider.get_tracer("caller").start_as_current_span("request"):
+        SpanObserver(spans.provider)(LoadEnded("account", Cause.GET, End.STORED, 1.0, ended=5.0))
+
+    (span, _) = spans.all()
+    assert "load account" == span.name
+    assert span.parent is None
+
+
 def test_nothing_but_loads_is_a_span(spans: Spans) -> None:
     SpanObserver(spans.provider)(SessionEnded(Removal.CLEARED, 3))
 
