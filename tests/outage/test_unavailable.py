@@ -19,7 +19,7 @@ from coatcheck.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from coatcheck.ipc.resources import POLICY, engagement_data, zones_list
+from coatcheck.ipc.resources import POLICY, engagement_data, ipc_engagement_id, zones_list
 from outage.world import ANN, BOB, DOWN, HOUR, KEPT, PATHS, Fault, RunningClock, World, keys_of, outage_world
 
 ZOO: list[tuple[Fault, type[Unavailable]]] = [
@@ -121,6 +121,21 @@ async def test_one_attempt_a_throttle_to_the_end_of_the_grace(world: World) -> N
 
     world.fail()
     assert (await session.lookup(engagement_data)).fresh_for == 24 * HOUR
+
+
+async def test_what_was_reached_by_a_stale_id_is_stale(world: World) -> None:
+    """Though it is fresh itself; by an id that the caller brings it is."""
+    session = world.cache.session(ANN)
+    await world.fill(ANN)
+    world.clock.jump(12 * HOUR)
+    right = await session.get(zones_list, force_refresh=True)
+    world.clock.jump(13 * HOUR)
+    world.fail({**DOWN, "path": PATHS[engagement_data.name]})
+
+    look = await session.lookup(zones_list)
+    assert (look.value, look.stale, look.age) == (right, True, 13 * HOUR)
+    ipc_id = world.right(ANN, ipc_engagement_id)
+    assert not (await session.lookup(zones_list, ipc_engagement_id=ipc_id)).stale
 
 
 @pytest.mark.parametrize("resource", KEPT, ids=lambda each: each.name)
