@@ -193,6 +193,29 @@ async def test_a_load_that_waits_for_a_slot_is_not_begun_after_a_clear(
     assert 0 == world.count("account")
 
 
+async def test_a_refresh_in_the_queue_is_not_begun_after_a_clear(
+    make_cache: MakeCache, clock: FakeClock
+) -> None:
+    """Scenario 15: a background load that waits for a slot makes no upstream call for the closed session."""
+    world = World(account=Policy(ttl=timedelta(seconds=100), refresh_ahead=0.5, jitter=0))
+    cache = make_cache(world, limits=Limits(max_loads=1))
+    await cache.session("ann").get(world.account)
+    gate = world.hold("item")
+    blocking = asyncio.create_task(cache.session("bob").get(world.item, number=1))
+    load = await gate.hold()
+    await clock.advance(29)
+    blocked_again = asyncio.create_task(cache.session("bob").get(world.item, number=2))
+    await load.succeed("x")
+    load = await gate.hold()
+    await clock.advance(25)
+    await cache.session("ann").get(world.account)
+    await settle()
+    await cache.clear("ann")
+    await load.succeed("y")
+    await asyncio.gather(blocking, blocked_again)
+    assert 1 == world.count("account")
+
+
 async def test_a_load_that_is_being_connected_is_not_begun_after_a_clear(
     make_cache: MakeCache, world: World
 ) -> None:

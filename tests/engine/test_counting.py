@@ -219,7 +219,7 @@ async def test_hits_from_many_threads_add_up_exactly(cache: SessionCache[Any], w
         await cache.session(user).get_many(world.hosts, world.account, world.notes)
     before = cache.stats()
     user_before = cache.stats("ann").total.hits
-    rounds, threads = 400, 6
+    rounds, threads = 2_000, 6
     errors: list[BaseException] = []
     ready = threading.Barrier(threads)
 

@@ -115,7 +115,7 @@ def named_colour() -> Any:
 DIFFERENT = [
     1, "1", True, None, 1.0, b"1", 0, False, "", b"", (), (1,), ((1,),), ("1",), (None,), frozenset(), frozenset({1}),
     -1, "-1", 10**400, Colour.RED, Colour.BLUE, "RED", Point(1, 2), Point(2, 1), Place(1, 2), "True", "None", 0.0, -0.0,
-    ("a", "b:c"), ("a:b", "c"), ("ab", "c"), ("a", "bc"), "s1:a", "é", "e\u0301", Rights(8), Rights(16), Rights.READ,
+    ("a", "b:c"), ("a:b", "c"), ("ab", "c"), ("a", "bc"), ("asb",), ("a", "b"), "asb", "s1:a", "é", "e\u0301", Rights(8), Rights(16), Rights.READ,
     named_colour().RED, datetime(2026, 1, 1, tzinfo=UTC), "2026-01-01T00:00:00Z", "x" * 300, "x" * 301,
 ]  # fmt: skip
 

@@ -417,6 +417,30 @@ class Holder(World):
         self.catalog = catalog
 
 
+async def test_what_a_loader_left_running_may_ask_for_what_was_loaded(make_cache: MakeCache) -> None:
+    """A task begun inside a load is inside of it no more when the load has ended, and its loads take slots."""
+    catalog: Catalog[Any] = Catalog("outliving")
+    caches: list[SessionCache[Any]] = []
+    going_on = asyncio.Event()
+    left: list[asyncio.Task[int]] = []
+
+    @catalog.resource
+    async def env(api: Any) -> int:
+        if not left:
+            left.append(asyncio.create_task(later()))
+        return len(left)
+
+    async def later() -> int:
+        await going_on.wait()
+        return await caches[0].session("ann").get(env, force_refresh=True)
+
+    caches.append(make_cache(Holder(catalog)))
+    await caches[0].session("ann").get(env)
+    going_on.set()
+    assert 1 == await left[0]
+    assert 2 == caches[0].stats().resources["env"].loads
+
+
 async def test_a_loader_may_ask_for_other_things(make_cache: MakeCache) -> None:
     """The same resource for another user or with other arguments is no loop."""
     catalog: Catalog[Any] = Catalog("nesting")

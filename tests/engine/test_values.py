@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 import pytest
@@ -52,6 +52,10 @@ class Shelf:
         @catalog.resource
         async def zones(api: Any) -> tuple[Zone, ...]:
             return self.results["zones"]  # type: ignore[no-any-return]
+
+        @catalog.resource
+        async def colour(api: Any) -> Body[Literal["red", "blue"]]:
+            return self.results["colour"]  # type: ignore[no-any-return]
 
         self.maybe, self.numbers, self.listing, self.tree, self.zones = maybe, numbers, listing, tree, zones
 
@@ -200,6 +204,8 @@ def nested(depth: int) -> Any:
         ("listing", Body(b'{"name": "%s' % CANARY.encode()), BadUpstreamBody),
         ("listing", Body(b'{"name": 1, "x": "%s"}' % CANARY.encode()), BadUpstreamBody),
         ("listing", Body(b'{"tags": ["%s"]}' % CANARY.encode()), BadUpstreamBody),
+        ("colour", Body(b'"%s"' % CANARY.encode()), BadUpstreamBody),
+        ("colour", CANARY, WrongType),
         ("listing", Body(b""), BadUpstreamBody),
         ("listing", Body(b'{"name": "\xff"}'), BadUpstreamBody),
         ("listing", Body(b"[" * 100_000), BadUpstreamBody),

@@ -37,7 +37,7 @@ class Flight:
 
     Attributes:
         forced: asked for by a caller that accepts no load that had begun before.
-        chain: the loads that this one runs inside of, itself included, by state and key.
+        inside: the loads that this one runs inside of.
         called: whether the loader was called.
         started: when it was.
         overtaken: began below the key's floor; not to be kept.
@@ -50,9 +50,9 @@ class Flight:
     __slots__ = (
         "called",
         "cause",
-        "chain",
         "following",
         "forced",
+        "inside",
         "key",
         "landed",
         "overtaken",
@@ -74,7 +74,7 @@ class Flight:
         self.values = values
         self.cause = cause
         self.forced = forced
-        self.chain: tuple[tuple[object, str], ...] = ()
+        self.inside: tuple[Flight, ...] = ()
         self.called = False
         self.started = ANY
         self.overtaken = False

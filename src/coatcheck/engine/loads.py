@@ -42,10 +42,10 @@ CLOSE_SECONDS = 10.0
 
 logger = logging.getLogger("coatcheck.engine")
 
-chain_of_loads: contextvars.ContextVar[tuple[tuple[object, str], ...]] = contextvars.ContextVar(
+chain_of_loads: contextvars.ContextVar[tuple[Flight, ...]] = contextvars.ContextVar(
     "coatcheck.chain_of_loads", default=()
 )
-"""The loads that the current task runs inside of."""
+"""The loads that the current task was begun inside of."""
 
 
 class Permit:
@@ -120,8 +120,8 @@ class Loads:
             raise self._end_of_session()
         flight = Flight(key, state=state, resource=resource, values=values, cause=cause, forced=forced)
         # What began in the background is no part of the load inside of which it happened to begin.
-        before = () if cause is Cause.REFRESH else chain_of_loads.get()
-        flight.chain = (*before, (state, key))
+        if cause is not Cause.REFRESH:
+            flight.inside = running_chain()
         flight.landed = self._home.loop.create_future()
         state.loading += 1
         self._flights.add(flight)
@@ -233,7 +233,7 @@ class Loads:
 
     def _start(self, flight: Flight) -> None:
         context = contextvars.Context()
-        context.run(chain_of_loads.set, flight.chain)
+        context.run(chain_of_loads.set, (*flight.inside, flight))
         flight.task = self._home.loop.create_task(self._run(flight), context=context)
         self._tasks.add(flight.task)
         flight.task.add_done_callback(self._tasks.discard)
@@ -271,7 +271,7 @@ class Loads:
     def _permit(self, flight: Flight) -> Permit:
         gates: list[Gate] = []
         # Of a load within another the parent holds slots already; waiting for more could be waiting for itself.
-        if len(flight.chain) == 1 and flight in self._flights:
+        if not flight.inside and flight in self._flights:
             state: State = flight.state
             if state.gate is None:
                 state.gate = Slots(self._limits.max_loads_per_user)
@@ -517,6 +517,11 @@ class Loads:
 
 def _failed(connection: asyncio.Future[Any]) -> bool:
     return connection.done() and (connection.cancelled() or connection.exception() is not None)
+
+
+def running_chain() -> tuple[Flight, ...]:
+    """Return the loads that the current task runs inside of; what a loader has left running may outlive its load."""
+    return tuple(flight for flight in chain_of_loads.get() if not flight.landed.done())
 
 
 def _broke(flight: Flight) -> LoaderBroke:

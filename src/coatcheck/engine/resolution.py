@@ -12,7 +12,7 @@ from coatcheck.engine.events import RefusalServed, StaleServed
 from coatcheck.engine.flight import ANY, NOT_YET_BEGUN, Flight, own_copy
 from coatcheck.engine.home import HomeEnded
 from coatcheck.engine.keys import encode_arguments
-from coatcheck.engine.loads import chain_of_loads, retrieve
+from coatcheck.engine.loads import retrieve, running_chain
 from coatcheck.engine.policy import Freshness, ageing_point, expiry, judge, may_hide
 from coatcheck.engine.stats import Cause, Count
 from coatcheck.errors import ReentrantLoad
@@ -493,7 +493,7 @@ class Resolver:
             raise own_copy(known[0])
 
     def _check_reentry(self, state: State, key: str, resource: Resource[Any]) -> None:
-        if (state, key) in chain_of_loads.get():
+        if any(flight.state is state and flight.key == key for flight in running_chain()):
             raise ReentrantLoad(
                 f"{resource.name}: its loader asked for what it is loading; use another resource"
             )
