@@ -11,7 +11,7 @@ import pytest
 
 from coatcheck import Catalog, Limits, Policy
 from coatcheck.engine.cache import IDLE_SECONDS, SWEEP_SECONDS
-from coatcheck.errors import PolicyError
+from coatcheck.errors import CacheClosed, PolicyError
 from coatcheck.testing import settle
 from engine.test_single_flight import Holder
 from engine.world import World
@@ -282,6 +282,18 @@ async def test_waiting_callers_come_before_background_loads(make_cache: MakeCach
     await load.succeed("y")
     assert "y" == await caller
     await (await gate.hold()).succeed("z")
+
+
+async def test_a_cache_that_waits_for_its_pace_closes_at_once(make_cache: MakeCache, world: World) -> None:
+    """The moment at which the next load might have begun is waited for by nobody any more."""
+    cache = make_cache(world, limits=Limits(max_loads_per_second=0.01))
+    await cache.session("ann").get(world.account)
+    waiting = asyncio.create_task(cache.session("bob").get(world.account))
+    await settle()
+    await cache.aclose()
+    with pytest.raises(CacheClosed):
+        await waiting
+    assert 1 == world.count("account")
 
 
 @pytest.mark.parametrize(

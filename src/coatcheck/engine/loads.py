@@ -22,7 +22,7 @@ from coatcheck.errors import CacheClosed, LoaderBroke, LoadTimeout, Refused, Ses
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from coatcheck.clock import Clock
     from coatcheck.engine.catalog import Resource
@@ -94,7 +94,8 @@ class Loads:
         self._callers: set[object] = set()
         # The loop itself keeps only weak references to tasks.
         self._tasks: set[asyncio.Task[Any]] = set()
-        # Given up, and not ended yet; nobody waits for these.
+        # What lets time pass until another load may begin, and what was given up and has not ended: waited for by nobody.
+        self._timers: set[asyncio.Task[Any]] = set()
         self._abandoned: set[asyncio.Future[Any]] = set()
         self._slots: Slots
         self._pace: Pace | None
@@ -209,6 +210,8 @@ class Loads:
 
     def abort(self) -> None:
         """Cancel every load: the cache closes, or its loop ends."""
+        for timer in self._timers:
+            timer.cancel()
         for flight in list(self._flights):
             if flight.task is not None:
                 flight.task.cancel()
@@ -283,7 +286,12 @@ class Loads:
     def _open_gates(self) -> None:
         self._slots = Slots(self._limits.max_loads)
         pace = self._limits.max_loads_per_second
-        self._pace = None if pace is None else Pace(pace, clock=self._clock, spawn=self.spawn)
+        self._pace = None if pace is None else Pace(pace, clock=self._clock, spawn=self._time)
+
+    def _time(self, work: Coroutine[None, None, None]) -> None:
+        timer = self._home.loop.create_task(work, context=contextvars.Context())
+        self._timers.add(timer)
+        timer.add_done_callback(self._timers.discard)
 
     def _let_go(self, flight: Flight, loading: asyncio.Task[Entry | Failed]) -> None:
         loading.cancel()
