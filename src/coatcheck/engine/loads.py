@@ -225,8 +225,11 @@ class Loads:
                 tally.ends[End.FAILED] += 1
             tell(former, functools.partial(_abandon, flight))
         self._flights = set()
+        for timer in self._timers:
+            tell(former, timer.cancel)
         self._callers = set()
         self._tasks = set()
+        self._timers = set()
         self._open_gates()
         for state in states:
             state.flights = None
