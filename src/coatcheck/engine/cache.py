@@ -329,7 +329,7 @@ class SessionCache(Generic[Api]):
         shown = self._nothing if state is None else state
         resources = {
             resource.name: gets_of(
-                resource, self._ledger, shown.hits[resource.index], shown.counts_of(resource.index)
+                resource, self._ledger, shown.marks[resource.mark], shown.counts_of(resource.index)
             )
             for resource in self._catalog
         }

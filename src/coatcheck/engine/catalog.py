@@ -60,13 +60,15 @@ class Resource(Generic[T]):
         catalog: the name of its catalog.
         key: what its entries are filed under in memory; unique in the process and no prefix of another's.
         index: its place in the catalog.
+        mark: its place where hits are counted, in which the first has another use.
         derived: whether it is computed from others and costs no call.
         policy: as declared; a cache may have another in force.
         ancestors: the stored resources that a get without arguments passes through, in declared order.
     """
 
     __slots__ = (
-        "ancestors", "catalog", "codec", "derived", "index", "key", "loader", "name", "parameters", "policy",
+        "ancestors", "catalog", "codec", "derived", "index", "key", "loader", "mark", "name", "parameters",
+        "policy",
     )  # fmt: skip
 
     def __init__(
@@ -86,6 +88,7 @@ class Resource(Generic[T]):
         self.catalog = catalog
         self.key = key
         self.index = index
+        self.mark = index + 1
         self.parameters = parameters
         self.policy = policy
         self.derived = derived

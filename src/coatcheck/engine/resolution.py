@@ -284,9 +284,9 @@ class Resolver:
         self, state: State, resource: Resource[Any], passed: Mapping[str, object], now: float
     ) -> None:
         """Count a hit that did not take the shortest way."""
-        self._ledger.hits[resource.index] += 1
-        state.hits[resource.index] += 1
-        state.used = now
+        self._ledger.hits[resource.mark] += 1
+        state.marks[resource.mark] += 1
+        state.use(now)
         if passed:
             self.count(state, resource, Count.OWED, resource.calls(passed) - resource.calls())
 
@@ -308,7 +308,7 @@ class Resolver:
         with self._home.step:
             now = self._clock.monotonic()
             state = self._sessions.open(user, now)
-            state.used = now
+            state.use(now)
             caller = self._loads.enter(state)
         call = Call(state, request)
         try:

@@ -106,10 +106,11 @@ class Session(Discreet, gc=False, eq=False):
                     slot = state.slots[resource.key]
                     now = self._now()
                     if now < slot.until:
-                        index = resource.index
-                        self._hits[index] += 1
-                        state.hits[index] += 1
-                        state.used = now
+                        mark = resource.mark
+                        self._hits[mark] += 1
+                        marks = state.marks
+                        marks[mark] += 1
+                        marks[0] = now
                         value = slot.value
                         return resource.codec.decode(slot.body) if value is PER_CALLER else value
                 except (LookupError, AttributeError):
@@ -280,7 +281,7 @@ class Session(Discreet, gc=False, eq=False):
             with engine.home.step:
                 now = self._now()
                 state = engine.sessions.open(self._user, now)
-                state.used = now
+                state.use(now)
             return await engine.loads.lend(state, once)
 
         engine.home.check()
@@ -311,10 +312,11 @@ class Session(Discreet, gc=False, eq=False):
                 slot = state.slots[resource.key]
                 now = self._now()
                 if now < slot.until:
-                    index = resource.index
-                    self._hits[index] += 1
-                    state.hits[index] += 1
-                    state.used = now
+                    mark = resource.mark
+                    self._hits[mark] += 1
+                    marks = state.marks
+                    marks[mark] += 1
+                    marks[0] = now
                     value: T = slot.value
                     return resource.codec.decode(slot.body) if value is PER_CALLER else value
             except (LookupError, AttributeError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
@@ -39,9 +39,9 @@ class State(Discreet, gc=False, eq=False):
     way or a connection, lets go of it when the load ends or the session closes.
 
     Attributes:
-        used: when a caller last got something.
+        marks: when a caller last got something, then the hits by resource. One list, because a hit sets both, in any
+            thread: nothing else can be set as quickly.
         slots: entries by key, and aliases by their resource's key.
-        hits: by resource; added to in any thread.
         counts: all else that is counted, by resource and kind: see `count()`.
         refusals: refusals remembered, by key, with the time until which they are.
         retries: entries whose last load failed, by key, with the time before which no further one is tried.
@@ -51,8 +51,7 @@ class State(Discreet, gc=False, eq=False):
     """
 
     user: str
-    used: float
-    hits: list[int]
+    marks: list[Any]
     # The collector walks arrays, and not these.
     counts: bytearray
     slots: dict[str, Entry | Alias] = msgspec.field(default_factory=dict)
@@ -64,6 +63,15 @@ class State(Discreet, gc=False, eq=False):
     connection: asyncio.Future[Any] | Connected | None = None
     gate: Slots | None = None
     loading: int = 0
+
+    @property
+    def used(self) -> float:
+        """When a caller last got something."""
+        return cast("float", self.marks[0])
+
+    def use(self, now: float) -> None:
+        """Note that a caller gets something."""
+        self.marks[0] = now
 
     def __repr__(self) -> str:
         return f"<state: {len(self.slots)} slots{', closed' if self.closed else ''}>"
@@ -109,7 +117,7 @@ class State(Discreet, gc=False, eq=False):
 
 def opened(user: str, resources: int, now: float) -> State:
     """Return the state of a user for whom nothing is held, in a catalog of so many resources."""
-    return State(user, now, [0] * resources, bytearray(COUNT_BYTES * KINDS * resources))
+    return State(user, [now] + [0] * resources, bytearray(COUNT_BYTES * KINDS * resources))
 
 
 # What CPython 3.11 takes for an entry beside its body, its value and its key: the struct, two floats, the head of a

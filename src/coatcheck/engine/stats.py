@@ -157,13 +157,13 @@ class Ledger:
     """The counters of one cache, which outlive its sessions.
 
     Attributes:
-        hits: one number for each resource, by index. Emptied in a forked child, so that a hit fails there.
+        hits: one number for each resource, by its mark. Emptied in a forked child, so that a hit fails there.
         tallies: all else, by index.
     """
 
     def __init__(self, resources: Sequence[Resource[object]]) -> None:
         self.resources = tuple(resources)
-        self.hits = [0] * len(resources)
+        self.hits = [0] * (len(resources) + 1)
         self.tallies = tuple(Tally() for _ in resources)
         self.abandoned = 0
         self.sessions_removed = [0] * len(Removal)
@@ -314,7 +314,7 @@ def sum_of(parts: Sequence[Gets]) -> Gets:
 def resource_stats(resource: Resource[object], ledger: Ledger, *, entries: int, size: int) -> ResourceStats:
     """Return the figures of one resource."""
     tally = ledger.tallies[resource.index]
-    gets = gets_of(resource, ledger, ledger.hits[resource.index], tally.counts)
+    gets = gets_of(resource, ledger, ledger.hits[resource.mark], tally.counts)
     answered = gets.hits + gets.stale_hits + gets.coalesced + gets.misses
     waited = (answered - gets.hits) * tally.wait_latency.mean() + gets.hits * tally.hit_latency.mean()
     return ResourceStats(

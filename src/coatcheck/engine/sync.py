@@ -183,10 +183,11 @@ class SyncSession(Discreet, gc=False, eq=False):
                     slot = state.slots[resource.key]
                     now = session._now()  # noqa: SLF001
                     if now < slot.until:
-                        index = resource.index
-                        session._hits[index] += 1  # noqa: SLF001
-                        state.hits[index] += 1
-                        state.used = now
+                        mark = resource.mark
+                        session._hits[mark] += 1  # noqa: SLF001
+                        marks = state.marks
+                        marks[mark] += 1
+                        marks[0] = now
                         value = slot.value
                         return resource.codec.decode(slot.body) if value is PER_CALLER else value
                 except (LookupError, AttributeError):
