@@ -51,7 +51,7 @@ Api = TypeVar("Api")
 # The sweep: how often, how many sessions between two looks at what else the loop has to do, and after how long
 # without use a session that holds nothing goes.
 SWEEP_SECONDS = 300.0
-SWEEP_SLICE = 50
+SWEEP_SLICE = 20
 IDLE_SECONDS = 600.0
 
 
