@@ -364,3 +364,16 @@ async def test_a_user_id_that_grows_in_memory_is_counted_out_as_it_was_counted_i
         msgspec.json.encode(held)
     await cache.clear(user)
     assert 0 == cache.stats().bytes
+
+
+async def test_one_round_of_the_sweep_looks_at_every_session(
+    cache: SessionCache[Any], world: World, clock: FakeClock
+) -> None:
+    """Sessions that end while the round goes on do not shorten it for those behind them."""
+    cache.set_policy(world.account, Policy(ttl=timedelta(seconds=10)))
+    for number in range(200):
+        await cache.session(f"user {number}").get(world.account)
+
+    await clock.advance(IDLE_SECONDS + SWEEP_SECONDS)
+
+    assert () == cache.users()

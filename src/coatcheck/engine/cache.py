@@ -378,10 +378,12 @@ async def _sweep(cache: weakref.ref[SessionCache[Any]], clock: Clock) -> None:
     try:
         while True:
             await clock.sleep(SWEEP_SECONDS)
-            swept = 0
-            while (kept := cache()) is not None and swept < len(kept.users()):
+            left: int | None = None
+            while (kept := cache()) is not None:
+                left = kept._sessions.queued() if left is None else left - SWEEP_SLICE  # noqa: SLF001
+                if left <= 0:
+                    break
                 kept._sweep()  # noqa: SLF001
-                swept += SWEEP_SLICE
                 del kept
                 await clock.sleep(0)
             if kept is None:

@@ -215,6 +215,10 @@ class Sessions:
                 if slot is not None:
                     slot.until = float("-inf")
 
+    def queued(self) -> int:
+        """Return how many sessions a sweep has to look at to have looked at all; some of them may have ended."""
+        return len(self._queue)
+
     def sweep(self, number: int, now: float, idle: float) -> None:
         """Remove dead entries of the next *number* sessions, and those that hold nothing and were not used for *idle* s."""
         for _ in range(number):
