@@ -108,7 +108,7 @@ class IpcCache(SessionCache[IpcCloud]):
     def _connect(self, user: str) -> IpcCloud:
         found = self._credentials(user)
         if found is None:
-            raise NoCredentials("no account is configured for this user")
+            raise NoCredentials("no account is configured for this user: add one to COATCHECK_ACCOUNTS")
         tokens = self._log_ins.provider(found) if isinstance(found, Account) else found
         return IpcCloud(self._client, tokens, cooldown=self._client.cooldowns.of(user))
 

@@ -168,7 +168,10 @@ async def test_an_upstream_error_is_one_line_and_exit_1(
 async def test_a_refused_log_in_is_one_line_and_exit_1(get: Get, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COATCHECK_ACCOUNTS", json.dumps({ANN: CANARY}))
     ended = await get("endpoints", "--user", ANN)
-    assert (ended.code, ended.complaint) == (1, "the log-in was refused")
+    assert (ended.code, ended.complaint) == (
+        1,
+        "the log-in was refused: check the e-mail and the password of this user's account",
+    )
 
 
 async def test_an_upstream_that_is_not_there_is_one_line_and_exit_1(get: Get, simulator: Simulator) -> None:

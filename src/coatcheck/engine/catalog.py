@@ -211,7 +211,8 @@ class Catalog(Generic[Api]):
                 if isinstance(resource, Resource)
                 else f"an object of type {type(resource).__name__}"
             )
-            raise UnknownResource(f"{what} is no resource of catalog {self.name!r}")
+            hint = "; pass the resource, or catalog[name]" if isinstance(resource, str) else ""
+            raise UnknownResource(f"{what} is no resource of catalog {self.name!r}{hint}")
 
     @overload
     def resource(self, policy: Policy = ..., /) -> Declare: ...

@@ -81,9 +81,7 @@ class Codec(Generic[T]):
         except (msgspec.MsgspecError, RecursionError, TypeError, ValueError, OverflowError) as error:
             where = _where(error)
         what = type(result).__qualname__
-        raise WrongType(
-            f"{self.name}: the loader returned a {what} that does not fit the declared type{where}"
-        )
+        raise WrongType(f"{self.name}: a value of type {what} does not fit the declared type{where}")
 
 
 def _where(error: Exception) -> str:

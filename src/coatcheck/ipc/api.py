@@ -108,7 +108,7 @@ def _token_of(body: bytes) -> str:
     given = (answer.access_token, answer.access_token_too, answer.token, answer.auth_token)
     token = next((each for each in given if each is not None), None)
     if answer.status_code not in (None, 200) or (isinstance(token, str) and token.startswith(_NO_TOKEN)):
-        raise AuthExpired("the log-in was refused")
+        raise AuthExpired("the log-in was refused: check the e-mail and the password of this user's account")
     if not isinstance(token, str) or not sendable(token):
         raise BadUpstreamBody("the answer to a log-in has no token")
     return token
