@@ -1,0 +1,110 @@
+"""No two tuples of arguments are filed under one key, and no key depends on anything but the arguments."""
+
+from __future__ import annotations
+
+import enum
+import itertools
+
+import hypothesis.strategies as st
+from hypothesis import HealthCheck, given, settings
+
+from coatcheck.engine import resolution
+from coatcheck.engine.catalog import Catalog, Resource
+
+
+class Colour(enum.Enum):
+    RED = 1
+    RED_TOO = "1"
+
+
+def make_resource() -> Resource[int]:
+    catalog: Catalog[object] = Catalog("keys")
+
+    @catalog.resource
+    async def three(api: object, a: object, b: object = None, c: object = None) -> int:
+        return 0
+
+    return three
+
+
+THREE = make_resource()
+
+SEPARATORS = (":", "|", ",", "/", "\0", "\x1f")
+
+# Lone surrogates have no key. Separators and digits are drawn often: they are what a careless key trips over.
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.text(
+    ":|,0123456789 'ntfsi()", max_size=6
+)
+scalars = (
+    texts
+    | st.integers(-300, 300)
+    | st.integers()
+    | st.booleans()
+    | st.none()
+    | st.floats(allow_nan=False)
+    | st.binary(max_size=6)
+    | st.sampled_from(Colour)
+)
+separated = texts | st.text("".join(("ab", *SEPARATORS)), max_size=5)
+values = scalars | st.tuples(scalars) | st.tuples(scalars, scalars) | st.frozensets(texts, max_size=3)
+arguments = st.tuples(values, values, values) | st.tuples(texts, texts, texts)
+
+
+def exact(value: object) -> object:
+    """Return something equal only for what is the same: in Python ``1 == True == 1.0`` and ``0.0 == -0.0``."""
+    if isinstance(value, tuple):
+        return tuple, tuple(map(exact, value))
+    if isinstance(value, frozenset):
+        return frozenset, frozenset(map(exact, value))
+    return type(value), value.hex() if isinstance(value, float) else value
+
+
+def cut_elsewhere(parts: tuple[str, str, str]) -> list[tuple[str, str, str]]:
+    """Return tuples that are the same text when their parts are put together, with some separator or without."""
+    found = []
+    whole = "".join(parts)
+    for first, second in itertools.combinations_with_replacement(range(len(whole) + 1), 2):
+        found.append((whole[:first], whole[first:second], whole[second:]))
+    for separator in SEPARATORS:
+        pieces = separator.join(parts).split(separator)
+        for first, second in itertools.combinations(range(1, len(pieces)), 2):
+            groups = (pieces[:first], pieces[first:second], pieces[second:])
+            one, two, three = (separator.join(group) for group in groups)
+            found.append((one, two, three))
+    return found[-60:]
+
+
+def check_keys(*, examples: int, derandomize: bool = False) -> None:
+    """Raise when two different tuples of arguments share a key.
+
+    Raises:
+        AssertionError: they do.
+    """
+
+    @settings(
+        max_examples=examples,
+        derandomize=derandomize,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(arguments, arguments)
+    def differ(x: tuple[object, ...], y: tuple[object, ...]) -> None:
+        same = exact(x) == exact(y)
+        assert (resolution.key_of(THREE, list(x)) == resolution.key_of(THREE, list(y))) is same
+
+    @settings(
+        max_examples=examples,
+        derandomize=derandomize,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(st.tuples(separated, separated, separated))
+    def differ_when_cut_elsewhere(x: tuple[str, str, str]) -> None:
+        key = resolution.key_of(THREE, list(x))
+        for y in cut_elsewhere(x):
+            assert (resolution.key_of(THREE, list(y)) == key) is (x == y)
+
+    differ()
+    differ_when_cut_elsewhere()

@@ -1,0 +1,181 @@
+"""What happened to a cache, in the order in which it did."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from engine.recorded_catalog import OK, PUT
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+    from datetime import timedelta
+
+    from coatcheck.engine.entry import Lookup
+    from coatcheck.engine.policy import Policy
+    from engine.recorded_upstream import Connected
+
+
+class Load:
+    """One call of a loader, or one put."""
+
+    def __init__(
+        self, serial: int, user: str, resource: str, arguments: dict[str, Any], api: Connected | None, *, at: int, now: float
+    ) -> None:  # fmt: skip
+        self.serial = serial
+        self.user = user
+        self.resource = resource
+        self.arguments = arguments
+        self.api = api
+        self.called = at
+        self.called_at = now
+        self.ended: int | None = None
+        self.ended_at: float | None = None
+        self.kind: str | None = None
+        self.body = b""
+        self.stubborn = False
+        self.gate: asyncio.Future[tuple[str, int]] | None = None
+
+    def __repr__(self) -> str:
+        return f"<load {self.serial} of {self.resource} {self.arguments} for {self.user!r}: {self.kind or 'running'}>"
+
+    @property
+    def key(self) -> tuple[str, str, tuple[Any, ...]]:
+        return self.user, self.resource, tuple(self.arguments.values())
+
+    @property
+    def running(self) -> bool:
+        return self.kind is None
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the test has still to say how it ends."""
+        return self.gate is not None and not self.gate.done() and self.ended is None
+
+
+class Connection:
+    """One call of connect."""
+
+    def __init__(self, serial: int, user: str, *, at: int) -> None:
+        self.serial = serial
+        self.user = user
+        self.called = at
+        self.gate: asyncio.Future[bool] | None = None
+        self.api: Connected | None = None
+
+
+class Get:
+    """One caller's get."""
+
+    def __init__(
+        self, user: str, resource: str, *, force: bool, deep: bool, max_age: float | None, passed: dict[str, Any], looks: bool
+    ) -> None:  # fmt: skip
+        self.user = user
+        self.resource = resource
+        self.force = force
+        self.deep = deep
+        self.max_age = max_age
+        self.passed = passed
+        self.looks = looks
+        self.invoked: int | None = None
+        self.invoked_at = 0.0
+        # The last moment before it at which the loop had nothing to do: what had ended by then was over.
+        self.rested = 0
+        self.returned: int | None = None
+        self.returned_at = 0.0
+        self.cancelled = False
+        self.value: Any = None
+        self.look: Lookup[Any] | None = None
+        self.error: BaseException | None = None
+        self.task: asyncio.Task[None]
+
+    def __repr__(self) -> str:
+        options = {"force": self.force, "deep": self.deep, "max_age": self.max_age, **self.passed}
+        told = ", ".join(f"{name}={value!r}" for name, value in options.items() if value)
+        ended = (
+            "" if self.returned is None else f" -> {self.error!r}" if self.error else f" -> {self.value!r}"
+        )
+        how = f" {self.look.outcome.value}" if self.look is not None else ""
+        return f"<get {self.resource}({told}) for {self.user!r} at {self.invoked}{ended}{how}>"
+
+    @property
+    def pending(self) -> bool:
+        return not self.task.done()
+
+
+class Change(NamedTuple):
+    """A policy that was put in force: the number of that, the time, and which."""
+
+    number: int
+    at: float
+    chosen: Policy
+
+
+class Record:
+    """What happened to a cache. Everything gets the next number of one sequence.
+
+    Attributes:
+        loads: by serial number; puts are among them.
+        clears: user, when it began and when it was done.
+        floors: what raises the floor of keys: user, resource, arguments or None for all, when it began, when it was done.
+        refusals: loads that ended so.
+        policies: by resource.
+        rested: when the loop last had nothing to do.
+    """
+
+    def __init__(self) -> None:
+        self._sequence = itertools.count(1)
+        self._serial = itertools.count(1)
+        self.loads: dict[int, Load] = {}
+        self.connections: list[Connection] = []
+        self.connect_failures: list[int] = []
+        self.gets: list[Get] = []
+        self.clears: list[tuple[str, int, int]] = []
+        self.floors: list[tuple[str, str, tuple[Any, ...] | None, int, int]] = []
+        self.refusals: list[Load] = []
+        self.policies: dict[str, list[Change]] = {}
+        self.rested = 0
+
+    def next(self) -> int:
+        """Return the number of what happens now."""
+        return next(self._sequence)
+
+    def next_serial(self) -> int:
+        return next(self._serial)
+
+    def cleared_before(self, user: str, moment: int) -> int:
+        """Return when the latest clear began that was done before *moment*."""
+        return max((begun for each, begun, done in self.clears if each == user and done < moment), default=0)
+
+    def running(self) -> list[Load]:
+        return [load for load in self.loads.values() if load.running]
+
+    def waiting(self) -> list[Load]:
+        return [load for load in self.loads.values() if load.waiting]
+
+    def fresh(self, load: Load, moment: int, now: float) -> bool:
+        """Whether a load was within its ttl at a moment, and was when each earlier policy ended."""
+        return self._within(load, moment, now, lambda chosen: chosen.ttl)
+
+    def alive(self, load: Load, moment: int, now: float) -> bool:
+        return self._within(load, moment, now, lambda chosen: chosen.ttl + chosen.stale_if_error)
+
+    def _within(self, load: Load, moment: int, now: float, span: Callable[[Policy], timedelta]) -> bool:
+        chosen = self.policies[load.resource][0].chosen
+        for change in self.policies[load.resource][1:]:
+            if change.number > moment:
+                break
+            if change.at >= load.called_at + span(chosen).total_seconds():
+                return False
+            chosen = change.chosen
+        return now < load.called_at + span(chosen).total_seconds()
+
+
+def number_of(load: Load) -> int | None:
+    """Return the account number that a load brought, if it did."""
+    if load.kind not in {OK, PUT} or not load.body:
+        return None
+    number: int = json.loads(load.body)["number"]
+    return number

@@ -1,0 +1,81 @@
+"""A property that nothing can break proves nothing: every mutant of the engine fails one of the checks."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from engine.keys_property import check_keys
+from engine.mutants import MUTANTS
+from engine.races import RACES, run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+DEEP = bool(os.environ.get("COATCHECK_DEEP"))
+MOST_SEEDS = 200
+
+# Which race notices, for those mutants that a race is about.
+NOTICED_BY = {
+    "no_fence": "clear_meets_load_end",
+    "stamp_at_load_end": "slow_load_is_old_when_it_ends",
+    "no_shield": "callers_are_cancelled",
+    "join_on_force": "force_meets_load_end",
+    "older_load_overwrites": "older_load_ends_after_a_newer",
+    "alias_of_a_mutable_value": "callers_share_no_list",
+    "no_owner_check": "herd_costs_one_load",
+    "stale_after_403": "refusal_is_never_hidden",
+    "fill_after_clear": "handle_is_good_across_clears",
+    "stale_past_grace": "failure_stands_before_the_throttle",
+    "throttle_extends_grace": "throttle_ends_with_the_grace",
+    "dead_a_second_late": "throttle_ends_with_the_grace",
+    "anything_may_be_hidden": "failure_stands_before_the_throttle",
+    "stale_is_not_contagious": "stale_is_contagious",
+    "longer_ttl_revives": "longer_ttl_revives_nothing",
+    "evicted_between_two_loads": "eviction_meets_loads",
+    "invalidation_leaves_loads_alone": "invalidate_meets_load_end",
+    "short_cuts_stay": "short_cut_while_an_ancestor_changes",
+    "one_exception_for_all": "failure_is_everybodys_own",
+    "no_single_flight": "herd_costs_one_load",
+    "slots_are_not_given_back": "herd_costs_one_load",
+    "uncalled_force_frees_the_key": "forced_load_that_never_got_its_slot",
+    "overtaken_refusal_is_forgotten": "refusal_meets_newer_load",
+    "refusal_leaves_dependents": "refusal_meets_load_of_a_child",
+    "log_in_goes_on_after_clear": "clear_during_connect",
+}
+
+
+def race_over_seeds(name: str) -> None:
+    for seed in range(MOST_SEEDS):
+        run(name, seed)
+
+
+def keys() -> None:
+    check_keys(examples=200, derandomize=True)
+
+
+def checks_of(name: str) -> list[Callable[[], None]]:
+    if name == "colon_key":
+        return [keys]
+    return [lambda: race_over_seeds(NOTICED_BY[name])]
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_mutant_is_noticed(name: str) -> None:
+    """With one rule of the engine taken out, the check that is about this rule fails."""
+    for check in checks_of(name):
+        with MUTANTS[name](), pytest.raises(AssertionError):
+            check()
+
+
+def test_every_mutant_has_its_check() -> None:
+    """No mutant is left out, and each race that is named exists."""
+    assert set(MUTANTS) == {*NOTICED_BY, "colon_key"}
+    assert set(NOTICED_BY.values()) <= set(RACES)
+
+
+def test_engine_itself_passes() -> None:
+    """What fails under the mutants passes without them; the races do so in `test_races`."""
+    keys()

@@ -1,0 +1,23 @@
+"""Random operations in random interleavings, and random arguments: the promises hold, whatever the users do."""
+
+from __future__ import annotations
+
+import os
+import random
+
+from engine.keys_property import check_keys
+from engine.session_machine import check_machine
+
+DEEP = bool(os.environ.get("COATCHECK_DEEP"))
+SEED = os.environ.get("COATCHECK_SEED")
+
+
+def test_session_keeps_its_promises() -> None:
+    """No sequence of operations makes a get return what it must not; a failure tells steps, seed and blob."""
+    seed = random.getrandbits(32) if SEED is None else int(SEED)
+    check_machine(examples=30_000 if DEEP else 400, seed=seed)
+
+
+def test_no_two_arguments_share_a_key() -> None:
+    """Tuples of arguments that differ in anything are filed under different keys."""
+    check_keys(examples=20_000 if DEEP else 400)
