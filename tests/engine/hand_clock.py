@@ -37,6 +37,7 @@ class HandClock:
 
     def pass_time(self, seconds: float) -> None:
         """Wake sleepers in the order of their deadlines, each with all that it sets off before the next."""
+        self._loop.drain()
         end = self.now + seconds
         while self._sleepers and self._sleepers[0][0] <= end:
             self.now = max(self.now, self._sleepers[0][0])
