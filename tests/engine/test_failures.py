@@ -433,6 +433,8 @@ async def test_a_crowd_that_has_expired_stays_below_the_limit() -> None:
 
     starts = sorted(at for _, _, at in world.upstream.calls)
     assert users == len(starts)
+    per_second = Counter(int(at - starts[0]) for at in starts)
+    assert max(per_second.values()) <= 2 * users / len(per_second)
     # In any window of a second, with a rounding error's worth of mercy.
     assert all(late - early > 1 - 1e-6 for early, late in zip(starts, starts[int(rate) :], strict=False))
 
