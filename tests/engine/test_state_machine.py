@@ -15,7 +15,7 @@ SEED = int(os.environ.get("COATCHECK_SEED", random.SystemRandom().getrandbits(32
 
 def test_session_keeps_its_promises() -> None:
     """No sequence of operations makes a get return what it must not; a failure tells steps, seed and blob."""
-    check_machine(examples=30_000 if DEEP else 400, seed=SEED)
+    check_machine(examples=30_000 if DEEP else 800, seed=SEED)
 
 
 def test_no_two_arguments_share_a_key() -> None:

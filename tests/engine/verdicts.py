@@ -277,6 +277,12 @@ class Judge:
         )
 
     def _note_seen(self, get: Get, load: Load) -> None:
+        overtaken = any(
+            each.key == load.key and load.called < each.called < (load.ended or 0)
+            for each in self.record.loads.values()
+        )
+        if overtaken:
+            return  # it answered its own callers and was not kept; should the newer one fail, what was held stays
         kept = self.seen.setdefault(load.key, [])
         if not kept or kept[-1][1] < load.called:
             kept.append((get.returned or 0, load.called))
