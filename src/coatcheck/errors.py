@@ -11,6 +11,9 @@
     ├── PolicyError (ValueError)        a policy that contradicts itself, or limits that do
     ├── SettingsError (ValueError)      a setting that is missing or cannot be used
     ├── MissingExtra (ImportError)      what this part of coatcheck needs is not installed
+    ├── KeysUnusable                    the keys of a store are missing, open to others, or cannot be read
+    ├── StoreInUse                      another program, or another cache, has this store open
+    ├── StoreFailed                     a store cannot do it now; the engine goes on without it
     ├── LoadError                       a load brought no value
     │   ├── Unavailable                 for now: a stale value may hide it
     │   │   ├── LoadTimeout             no end before the deadline
@@ -76,6 +79,18 @@ class SettingsError(CoatcheckError, ValueError):
 
 class MissingExtra(CoatcheckError, ImportError):
     """A part of coatcheck needs what is not installed; the message says what to install."""
+
+
+class KeysUnusable(CoatcheckError):
+    """The keys that a store seals with are missing, can be read by others, or are no keys."""
+
+
+class StoreInUse(CoatcheckError):
+    """Another process, or another cache of this one, has this store open."""
+
+
+class StoreFailed(CoatcheckError):
+    """A store cannot do now what was asked, or nobody can tell whether it did. It never fails a get."""
 
 
 class LoadError(CoatcheckError):

@@ -1,0 +1,129 @@
+"""The port that a durable or shared store implements: what lies beneath memory.
+
+A store keeps, for each owner, one session: an id and the entries written under it. The store owns the id. A write that
+carries another id, or whose load is older than the floor of its key, is refused inside the one atomic step that would
+have written it: so nothing that began before a clear or a delete is stored after it, whoever is late.
+
+Times are ages, in seconds: by what clock a store dates its entries is its own affair.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from coatcheck.engine.entry import Discreet
+
+
+class Owner(NamedTuple):
+    """Whose session: a user of one catalog."""
+
+    catalog: str
+    user: str
+
+    def __repr__(self) -> str:
+        return "<owner>"
+
+
+class Record(Discreet, gc=False):
+    """One entry, as it is stored.
+
+    Attributes:
+        resource: the resource's name.
+        arguments: what `coatcheck.engine.keys.encode_arguments` makes of its arguments.
+        body: the JSON bytes.
+        age: seconds since its load started, at the moment of the call that hands it over.
+    """
+
+    resource: str
+    arguments: bytes
+    body: bytes
+    age: float
+
+
+class StoredSession(Discreet, gc=False):
+    """What a store holds of one owner.
+
+    Attributes:
+        id: what writes must carry.
+        records: the entries, in no order; none is from the future.
+        rejected: stored copies that did not open, or were not this owner's: never handed out, and deleted.
+    """
+
+    id: bytes
+    records: tuple[Record, ...] = ()
+    rejected: int = 0
+
+
+class Written(Enum):
+    """What became of a write."""
+
+    APPLIED = "applied"
+    OVERTAKEN = "overtaken"
+    """Something younger, or a delete after its load began, stands in its way."""
+    ENDED = "ended"
+    """The session that it carries is not the owner's any more."""
+
+
+class StoreSize(msgspec.Struct, frozen=True, kw_only=True):
+    """How much a store holds, as far as it can tell."""
+
+    sessions: int
+    entries: int
+    bytes: int
+
+
+class Store(Protocol):
+    """A store. Its methods are awaited on any event loop, several at once.
+
+    All may raise `StoreFailed`: it cannot do it now, or nobody can tell whether it did. No other exception is expected.
+    Who awaits may be cancelled or go away; what was asked for may then be done or not.
+    """
+
+    async def open(self, owner: Owner) -> StoredSession:
+        """Return the owner's session with all its entries, a new and empty one if there is none.
+
+        Opening again brings the same id, until the session is cleared.
+        """
+        ...
+
+    async def put(self, owner: Owner, session: bytes, record: Record, *, keep_for: float) -> Written:
+        """Store one entry under its resource and arguments, in place of an older one.
+
+        Overtaken if the key's floor is above the start of its load. It may be lost to a power cut.
+
+        Args:
+            owner: whose.
+            session: the id that `open()` brought.
+            record: the entry.
+            keep_for: after so many seconds from now it may be swept away.
+        """
+        ...
+
+    async def delete(self, owner: Owner, session: bytes, resource: str, arguments: bytes | None) -> Written:
+        """Remove a resource's entry under *arguments*, or all its entries under None.
+
+        The keys' floor is now: a load that began before is overtaken.
+        """
+        ...
+
+    async def forget(self, catalog: str, resource: str) -> None:
+        """Do for every owner of *catalog* what `delete()` does for all entries of one."""
+        ...
+
+    async def clear(self, owner: Owner) -> None:
+        """End the owner's session: when this returns, nothing of it can come back, not even after a crash or power cut.
+
+        Clearing an owner who has none does nothing.
+        """
+        ...
+
+    async def clear_all(self, catalog: str) -> None:
+        """Do the same for every owner of *catalog*."""
+        ...
+
+    async def aclose(self) -> None:
+        """Write what is under way and let go of everything. May be repeated; every later call raises `StoreFailed`."""
+        ...

@@ -1,0 +1,1 @@
+"""What lies beneath memory: sealed at rest, in a file or shared between processes."""
