@@ -92,7 +92,8 @@ class Store(Protocol):
     async def put(self, owner: Owner, session: bytes, record: Record, *, keep_for: float) -> Written:
         """Store one entry under its resource and arguments, in place of an older one.
 
-        Overtaken if the key's floor is above the start of its load. It may be lost to a power cut.
+        Overtaken if the start of its load is below the key's floor, or below that of the entry that is there. It may be
+        lost to a power cut.
 
         Args:
             owner: whose.
@@ -102,14 +103,17 @@ class Store(Protocol):
         """
         ...
 
-    async def delete(self, owner: Owner, session: bytes, resource: str, arguments: bytes | None) -> Written:
+    async def delete(
+        self, owner: Owner, session: bytes, resource: str, arguments: bytes | None, *, age: float = 0.0
+    ) -> Written:
         """Remove a resource's entry under *arguments*, or all its entries under None.
 
-        The keys' floor is now: a load that began before is overtaken.
+        The keys' floor becomes *age* seconds ago: a load that began before that is overtaken, one that began then or
+        later is not, and its entry stays if it is there already. Dates closer than 10 microseconds count as equal.
         """
         ...
 
-    async def forget(self, catalog: str, resource: str) -> None:
+    async def forget(self, catalog: str, resource: str, *, age: float = 0.0) -> None:
         """Do for every owner of *catalog* what `delete()` does for all entries of one."""
         ...
 
