@@ -1,13 +1,63 @@
-"""Authenticated encryption of what a store keeps, bound to its owner, its session, its key and its load."""
+"""Authenticated encryption of what a store keeps, bound to its owner, its session, its key and its load.
+
+What a backend sees of an entry is what it is filed under, keyed digests that it can neither compute nor reverse, the
+date of its load, and a sealed blob::
+
+    version   1 byte, 1
+    key       4 bytes, the id of the ring's key
+    nonce     12 random bytes
+    sealed    AES-256-GCM of an envelope (`coatcheck.stores.envelope`), and its tag
+
+The cipher's key is derived (HKDF-SHA256) from the ring's key and the random salt of the session, for this catalog, user
+and session: with the salt goes every copy, wherever it is. Version, key, catalog, user, session, what the entry is filed
+under and its load time are authenticated with it: moved or changed in anything, it does not open. What is not hidden:
+how many sessions and entries there are, how long bodies are, when loads started, and which entries are of one
+resource. What is not prevented: that an older row of the *same* session, exactly as it was, is put back.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import contextlib
+import os
+import struct
+import threading
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from coatcheck.engine.entry import Discreet
+from coatcheck.engine.keys import utf8
 from coatcheck.engine.store import Owner
-from coatcheck.stores.envelope import Contents
-from coatcheck.stores.key_ring import KeyRing
+from coatcheck.errors import MissingExtra, StoreFailed
+from coatcheck.stores.envelope import Contents, pack, unpack
+
+try:
+    from cryptography.exceptions import InvalidTag
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+    from cryptography.hazmat.primitives.hashes import SHA256
+    from cryptography.hazmat.primitives.hmac import HMAC
+    from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+except ModuleNotFoundError as missing:
+    raise MissingExtra(
+        "coatcheck.stores.seal needs cryptography: install coatcheck[crypto]", name=missing.name
+    ) from None
+
+if TYPE_CHECKING:
+    from coatcheck.stores.key_ring import Key, KeyRing
+
+VERSION: Final = b"\x01"
+ID_BYTES: Final = 16
+SALT_BYTES: Final = 32
+DIGEST_BYTES: Final = 32
+MAX_SESSIONS: Final = 4096
+"""Sessions whose derived keys are held ready; about 1.5 kB each. Those of others are derived anew, in a few microseconds."""
+
+_MAX_KINDS: Final = 4096
+_NONCE_BYTES: Final = 12
+_NONCE: Final = 5
+_TEXT: Final = _NONCE + _NONCE_BYTES
+_TAG_BYTES: Final = 16
+# The end of what is authenticated, as `framed` would write it: what the entry is filed under and its load time.
+_FILED: Final = struct.Struct(f">I{DIGEST_BYTES}sI{DIGEST_BYTES}sId")
 
 
 class KeyedDigest(NamedTuple):
@@ -22,7 +72,7 @@ class KeyedDigest(NamedTuple):
     digest: bytes
 
 
-class SessionKey(Discreet, gc=False, frozen=True):
+class SessionKey(Discreet, gc=False):
     """What the row of a session holds that its entries are sealed with. Gone with the row, so are the entries.
 
     Attributes:
@@ -36,7 +86,7 @@ class SessionKey(Discreet, gc=False, frozen=True):
     key: str
 
 
-class SealedEntry(Discreet, gc=False, frozen=True):
+class SealedEntry(Discreet, gc=False):
     """One entry as the row that holds it.
 
     Attributes:
@@ -62,31 +112,45 @@ class Seal:
     key_ids: frozenset[str]
 
     def __init__(self, ring: KeyRing) -> None:
-        raise NotImplementedError
+        self.key_ids = frozenset(key.id for key in ring.keys)
+        self._first = ring.keys[0].id
+        self._keys = {key.id: key for key in ring.keys}
+        self._indexes = {key.id: _index(key) for key in ring.keys}
+        self._kinds: dict[tuple[str, str, str], bytes] = {}
+        self._derived: OrderedDict[bytes, _Derived] = OrderedDict()
+        self._lock = threading.Lock()
 
     def begin(self) -> SessionKey:
         """Draw id and salt of a new session, filed under the ring's first key."""
-        raise NotImplementedError
+        return SessionKey(os.urandom(ID_BYTES), os.urandom(SALT_BYTES), self._first)
 
     def owners(self, owner: Owner) -> tuple[KeyedDigest, ...]:
         """Return what an owner's session is filed under: the first for a new one, the others for older ones."""
-        raise NotImplementedError
+        return self._digests(b"owner", owner.catalog, owner.user)
 
     def catalogs(self, catalog: str) -> tuple[KeyedDigest, ...]:
         """Return what the sessions of a catalog are filed under, in the order of the ring."""
-        raise NotImplementedError
+        return self._digests(b"catalog", catalog)
 
     def kinds(self, catalog: str, resource: str) -> tuple[KeyedDigest, ...]:
         """Return what all entries of a resource, of every owner, are filed under, in the order of the ring."""
-        raise NotImplementedError
+        return self._digests(b"kind", catalog, resource)
 
     def kind(self, owner: Owner, session: SessionKey, resource: str) -> bytes:
-        """Return what all entries of a resource in one session are filed under: that of `kinds` for its key."""
-        raise NotImplementedError
+        """Return what all entries of a resource in one session are filed under: that of `kinds` for its key.
+
+        Raises:
+            StoreFailed: the key of the session is not of the ring.
+        """
+        return self._kind(self._usable(owner, session), resource)
 
     def name(self, owner: Owner, session: SessionKey, resource: str, arguments: bytes) -> bytes:
-        """Return what one entry of a session is filed under."""
-        raise NotImplementedError
+        """Return what one entry of a session is filed under.
+
+        Raises:
+            StoreFailed: the key of the session is not of the ring.
+        """
+        return self._usable(owner, session).name(resource, arguments)
 
     def seal(
         self,
@@ -102,24 +166,197 @@ class Seal:
         Raises:
             StoreFailed: it is too large, or the key of the session is not of the ring.
         """
-        raise NotImplementedError
+        derived = self._usable(owner, session)
+        kind, name = self._kind(derived, resource), derived.name(resource, arguments)
+        box = derived.box(self._keys[self._first])
+        sealed = box.seal(pack(Contents(resource, arguments, body)), _filed(kind, name, started))
+        return SealedEntry(kind, name, started, sealed)
 
     def unseal(self, owner: Owner, session: SessionKey, entry: SealedEntry) -> Contents | None:
-        """Return what was sealed as (resource, arguments, body); None if anything of it is not as it was. Never raises."""
-        raise NotImplementedError
+        """Return what was sealed; None if anything of it is not as it was.
+
+        Never raises, whatever the row holds.
+        """
+        if not (
+            _is_bytes(entry.kind, DIGEST_BYTES)
+            and _is_bytes(entry.name, DIGEST_BYTES)
+            and isinstance(entry.started, float)
+        ):
+            return None
+        key, derived = self._key_of(entry.sealed), self._derive(owner, session)
+        if key is None or derived is None:
+            return None
+        packed = derived.box(key).open(entry.sealed, _filed(entry.kind, entry.name, entry.started))
+        contents = None if packed is None else unpack(packed)
+        if contents is None:
+            return None
+        # That it was filed where it belongs is checked by what it is, not only by what was said when it was sealed.
+        resource, arguments, _ = contents
+        if derived.name(resource, arguments) != entry.name or self._kind(derived, resource) != entry.kind:
+            return None
+        return contents
 
     def seal_user(self, owner: Owner, session: SessionKey) -> bytes:
         """Return who the owner is, sealed, so that whoever has the keys can list the users."""
-        raise NotImplementedError
+        box = _user_box(self._keys[self._first], session)
+        return box.seal(pack(Contents(owner.catalog, utf8(owner.user, "a user id"), b"")), b"")
 
     def unseal_user(self, filed: bytes, session: SessionKey, sealed: bytes) -> Owner | None:
         """Return the owner that `seal_user` sealed, if it is the one whose digest *filed* is. Never raises."""
-        raise NotImplementedError
+        key = self._key_of(sealed)
+        if key is None or not self._has_form(session):
+            return None
+        packed = _user_box(key, session).open(sealed, b"")
+        contents = None if packed is None else unpack(packed)
+        if contents is None:
+            return None
+        with contextlib.suppress(UnicodeDecodeError):
+            owner = Owner(contents.resource, contents.arguments.decode())
+            if KeyedDigest(session.key, filed) in self.owners(owner):
+                return owner
+        return None
 
     def forget_session(self, session: bytes) -> None:
         """Drop from memory what was derived for the session of this id; to be called when its row is gone."""
-        raise NotImplementedError
+        with self._lock:
+            self._derived.pop(session, None)
 
     def forget_all(self) -> None:
         """Drop from memory what was derived for any session."""
-        raise NotImplementedError
+        with self._lock:
+            self._derived.clear()
+
+    def _digests(self, *what: bytes | str) -> tuple[KeyedDigest, ...]:
+        return tuple(KeyedDigest(key, _digest(index, *what)) for key, index in self._indexes.items())
+
+    def _kind(self, derived: _Derived, resource: str) -> bytes:
+        place = derived.session.key, derived.owner.catalog, resource
+        kind = self._kinds.get(place)
+        if kind is None:
+            kind = _digest(self._indexes[place[0]], b"kind", *place[1:])
+            if len(self._kinds) >= _MAX_KINDS:
+                self._kinds.clear()
+            self._kinds[place] = kind
+        return kind
+
+    def _key_of(self, sealed: object) -> Key | None:
+        """Return the key that a blob names, if it can be one of ours."""
+        if not isinstance(sealed, bytes) or len(sealed) < _TEXT + _TAG_BYTES or sealed[:1] != VERSION:
+            return None
+        return self._keys.get(sealed[1:_NONCE].hex())
+
+    def _has_form(self, session: SessionKey) -> bool:
+        """Tell whether a session can be one of ours, also if somebody else wrote its row."""
+        return (
+            _is_bytes(session.id, ID_BYTES)
+            and _is_bytes(session.salt, SALT_BYTES)
+            and session.key in self.key_ids
+        )
+
+    def _usable(self, owner: Owner, session: SessionKey) -> _Derived:
+        derived = self._derive(owner, session)
+        if derived is None:
+            raise StoreFailed("a session's row is damaged, or of a key that was dropped")
+        return derived
+
+    def _derive(self, owner: Owner, session: SessionKey) -> _Derived | None:
+        """Return what is derived for a session, None if it cannot be one of ours."""
+        if not self._has_form(session):
+            return None
+        with self._lock:
+            derived = self._derived.get(session.id)
+            # The id alone decides nothing: somebody may have given it to another's row.
+            if derived is not None and derived.session == session and derived.owner == owner:
+                self._derived.move_to_end(session.id)
+                return derived
+        derived = _Derived(owner, session, self._keys[session.key])
+        with self._lock:
+            self._derived[session.id] = derived
+            self._derived.move_to_end(session.id)
+            if len(self._derived) > MAX_SESSIONS:
+                self._derived.popitem(last=False)
+        return derived
+
+
+class _Derived:
+    """What is derived for one session of one owner."""
+
+    __slots__ = ("_boxes", "_names", "owner", "session")
+
+    def __init__(self, owner: Owner, session: SessionKey, key: Key) -> None:
+        self.owner = owner
+        # A copy: the caller's can be changed.
+        self.session = SessionKey(session.id, session.salt, session.key)
+        self._names = HMAC(self._subkey(b"names", key), SHA256())
+        self._boxes: dict[str, _Box] = {}
+
+    def name(self, resource: str, arguments: bytes) -> bytes:
+        return _digest(self._names, resource, arguments)
+
+    def box(self, key: Key) -> _Box:
+        """Return what one key of the ring seals and opens this session's entries with."""
+        box = self._boxes.get(key.id)
+        if box is None:
+            box = _Box(key, self._subkey(b"entries", key), b"entry", *self.owner, self.session.id)
+            self._boxes[key.id] = box
+        return box
+
+    def _subkey(self, use: bytes, key: Key) -> bytes:
+        return _subkey(key, self.session.salt, use, *self.owner, self.session.id)
+
+
+class _Box:
+    """A cipher with the part of what it authenticates that stays the same."""
+
+    __slots__ = ("_bound", "_cipher", "_head")
+
+    def __init__(self, key: Key, subkey: bytes, *bound: bytes | str) -> None:
+        self._cipher = AESGCM(subkey)
+        self._head = VERSION + bytes.fromhex(key.id)
+        self._bound = framed(VERSION, bytes.fromhex(key.id), *bound)
+
+    def seal(self, packed: bytes, bound: bytes) -> bytes:
+        # Random nonces are safe for four thousand million entries under one key; this one lives as long as a session.
+        nonce = os.urandom(_NONCE_BYTES)
+        return b"".join((self._head, nonce, self._cipher.encrypt(nonce, packed, self._bound + bound)))
+
+    def open(self, sealed: bytes, bound: bytes) -> bytes | None:
+        try:
+            return self._cipher.decrypt(sealed[_NONCE:_TEXT], sealed[_TEXT:], self._bound + bound)
+        except (InvalidTag, OverflowError):
+            return None
+
+
+def framed(*parts: bytes | str) -> bytes:
+    """Return *parts*, each behind its length: no two sequences of them share their bytes."""
+    written = []
+    for part in parts:
+        content = utf8(part, "a name") if isinstance(part, str) else part
+        written += [len(content).to_bytes(4), content]
+    return b"".join(written)
+
+
+def _filed(kind: bytes, name: bytes, started: float) -> bytes:
+    return _FILED.pack(DIGEST_BYTES, kind, DIGEST_BYTES, name, 8, started)
+
+
+def _is_bytes(value: object, length: int) -> bool:
+    return isinstance(value, bytes) and len(value) == length
+
+
+def _subkey(key: Key, salt: bytes | None, *use: bytes | str) -> bytes:
+    return HKDF(SHA256(), 32, salt, framed(b"coatcheck 1", *use)).derive(key.secret)
+
+
+def _index(key: Key) -> HMAC:
+    return HMAC(_subkey(key, None, b"index"), SHA256())
+
+
+def _user_box(key: Key, session: SessionKey) -> _Box:
+    return _Box(key, _subkey(key, session.salt, b"user", session.id), b"user", session.id)
+
+
+def _digest(base: HMAC, *what: bytes | str) -> bytes:
+    made = base.copy()
+    made.update(framed(*what))
+    return made.finalize()
