@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
 
+from platformdirs import user_config_path
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -45,6 +46,7 @@ from pydantic_settings.exceptions import SettingsError as SourceError
 
 from coatcheck.engine.limits import Limits
 from coatcheck.errors import SettingsError
+from coatcheck.stores.key_ring import TAG
 from coatcheck.upstream.tokens import sendable
 
 PREFIX: Final = "COATCHECK_"
@@ -67,6 +69,7 @@ _CLEARER = {
     "bool_parsing": "must be true or false",
     "bool_type": "must be true or false",
     "string_type": "must be a text",
+    "path_type": "must be a path",
     "string_too_short": "must not be empty",
     "too_short": "must not be empty",
     "model_type": "must be a table",
@@ -110,6 +113,12 @@ def _token(token: SecretStr) -> SecretStr:
     if not sendable(token.get_secret_value()):
         raise ValueError("must be printable ASCII without blanks, to be sent in a header")
     return token
+
+
+def _no_key(path: Path) -> Path:
+    if TAG in str(path):
+        raise ValueError("must be the path of a file of keys, not a key")
+    return path
 
 
 def _account(value: object) -> object:
@@ -176,6 +185,7 @@ class Settings(_Table):
         token: a token of ``default_email``, who then needs no password. It cannot be renewed.
         everyone_sees_data_of: an account for all users that have none of their own: **each of them sees that
             account's data as if it were theirs**. None: such users get an error.
+        keys: the file of the keys that what is stored is sealed with; None for `default_keys`.
         limits: what the cache may hold and do at once.
     """
 
@@ -190,7 +200,12 @@ class Settings(_Table):
     )
     token: Annotated[SecretStr, AfterValidator(_token)] | None = None
     everyone_sees_data_of: SharedAccount | None = None
+    keys: Annotated[Path, AfterValidator(_no_key)] | None = None
     limits: LimitSettings = LimitSettings()
+
+    def keys_file(self) -> Path:
+        """Return where the keys are."""
+        return default_keys() if self.keys is None else self.keys
 
     @model_validator(mode="after")
     def _token_has_an_owner(self) -> Settings:
@@ -226,6 +241,11 @@ class _FromEnvironment(BaseSettings, Settings):
         return env_settings, init_settings
 
 
+def default_keys() -> Path:
+    """Return where the keys are when no setting says it: in the folder for the user's settings."""
+    return user_config_path("coatcheck") / "keys"
+
+
 def load(config: str | Path | None = None) -> Settings:
     """Return the settings of this process.
 
@@ -241,7 +261,8 @@ def load(config: str | Path | None = None) -> Settings:
     )
     # Raised below, where no exception that holds the values can become the context.
     try:
-        return Settings(**dict(_FromEnvironment(**written)))
+        # Not `dict()` alone: it takes what has `keys` for a mapping.
+        return Settings(**dict(iter(_FromEnvironment(**written))))
     except ValidationError as error:
         lines = [
             _line(problem["loc"], problem["type"], problem["msg"])

@@ -12,6 +12,7 @@ from cyclopts import App, CycloptsError
 from coatcheck.cli import FAILED, MISUSED
 from coatcheck.cli.demo import demo
 from coatcheck.cli.get import get
+from coatcheck.cli.keys import keys
 from coatcheck.cli.mistake import Mistake
 from coatcheck.cli.simulator import simulator
 from coatcheck.errors import CoatcheckError, SettingsError
@@ -55,7 +56,7 @@ def program() -> App:
         version_format="plaintext",
         suppress_keyboard_interrupt=False,
     )
-    for command in (demo, get, simulator):
+    for command in (demo, get, keys(), simulator):
         app.command(command)
     return app
 

@@ -170,7 +170,7 @@ class KeyRing:
         except FileExistsError:
             exists = True
         if exists:
-            raise KeysUnusable(f"there are keys at {place} already; they stay as they are")
+            raise KeysUnusable(f"there is something at {place} already; it stays as it is")
 
     def rotated(self, *, keep: int = 2) -> KeyRing:
         """Return a ring with a new first key.

@@ -12,7 +12,8 @@ The cipher's key is derived (HKDF-SHA256) from the ring's key and the random sal
 and session: with the salt goes every copy, wherever it is. Version, key, catalog, user, session, what the entry is filed
 under and its load time are authenticated with it: moved or changed in anything, it does not open. What is not hidden:
 how many sessions and entries there are, how long bodies are, when loads started, and which entries are of one
-resource. What is not prevented: that an older row of the *same* session, exactly as it was, is put back.
+resource. What is not prevented: that who can write the store puts back what was in it before, an older row of the *same*
+session or, with its row, a whole session.
 """
 
 from __future__ import annotations

@@ -1,0 +1,81 @@
+"""``coatcheck keys``: the file of keys that a store seals with."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+from cyclopts.validators import Number
+
+from coatcheck.stores.key_ring import KeyRing
+
+File = Annotated[
+    Path | None,
+    Parameter(
+        name="--keys",
+        help="The file of keys, instead of the one that COATCHECK_KEYS or the settings name.",
+    ),
+]
+
+
+def new(*, keys: File = None) -> int:
+    """Make a file with one new key. One that is there already stays as it is."""
+    path = _path(keys)
+    ring = KeyRing.drawn()
+    ring.write(path, new=True)
+    print(f"made key {ring.keys[0].id} in {path}")
+    return 0
+
+
+def show(*, keys: File = None) -> int:
+    """List the ids of the keys, and what each is for. No secret is shown."""
+    first, *others = KeyRing.read(_path(keys)).keys
+    print(f"{first.id}  seals and opens")
+    for key in others:
+        print(f"{key.id}  opens")
+    return 0
+
+
+def rotate(
+    *,
+    keep: Annotated[
+        int,
+        Parameter(
+            help="How many keys there are then, the new one included.",
+            validator=Number(gte=1),
+        ),
+    ] = 2,
+    keys: File = None,
+) -> int:
+    """Add a new key, which seals from now on; the kept older ones still open.
+
+    What was sealed with a key that is dropped can't be read any more and is loaded anew.
+
+    Programs use the new key when they are started the next time.
+    """
+    path = _path(keys)
+    old = KeyRing.read(path)
+    ring = old.rotated(keep=keep)
+    ring.write(path)
+    print(f"{ring.keys[0].id}  new: seals and opens")
+    for key in ring.keys[1:]:
+        print(f"{key.id}  kept: opens")
+    for key in old.keys[len(ring.keys) - 1 :]:
+        print(f"{key.id}  dropped")
+    return 0
+
+
+def keys() -> App:
+    """Return the parser of these commands."""
+    app = App(name="keys", help="Make, list or rotate the keys that what is stored is sealed with.")
+    app.command(new)
+    app.command(show, name="list")
+    app.command(rotate)
+    return app
+
+
+def _path(given: Path | None) -> Path:
+    if given is not None:
+        return given
+    from coatcheck.settings import load  # noqa: PLC0415 - with pydantic, slow to import
+
+    return load().keys_file()
