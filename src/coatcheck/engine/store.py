@@ -108,8 +108,9 @@ class Store(Protocol):
     ) -> Written:
         """Remove a resource's entry under *arguments*, or all its entries under None.
 
-        The keys' floor becomes *age* seconds ago: a load that began before that is overtaken, one that began then or
-        later is not, and its entry stays if it is there already. Dates closer than 10 microseconds count as equal.
+        The keys' floor becomes *age* seconds ago. An entry whose load began by then goes, one whose load began later
+        stays. A later write is overtaken if its load began before the floor. Dates closer than 10 microseconds count as
+        equal: an entry of that very moment goes, and a write of that very moment is taken.
         """
         ...
 
