@@ -50,7 +50,7 @@ ID_BYTES: Final = 16
 SALT_BYTES: Final = 32
 DIGEST_BYTES: Final = 32
 MAX_SESSIONS: Final = 4096
-"""Sessions whose derived keys are held ready; about 1.5 kB each. Those of others are derived anew, in a few microseconds."""
+"""Sessions whose derived keys are held ready; about 3.5 kB each. Those of others are derived anew, in a few microseconds."""
 
 _MAX_KINDS: Final = 4096
 _NONCE_BYTES: Final = 12
@@ -218,7 +218,11 @@ class Seal:
         return None
 
     def forget_session(self, session: bytes) -> None:
-        """Drop from memory what was derived for the session of this id; to be called when its row is gone."""
+        """Drop from memory what was derived for the session of this id; to be called when its row is gone.
+
+        A put that is under way derives it once more, from the salt that it still holds; when its write is refused, call
+        this again.
+        """
         with self._lock:
             self._derived.pop(session, None)
 
