@@ -14,12 +14,12 @@ FLOORS: list[set[str]] = [
     {"errors", "clock", "attempts", "engine.keys"},
     {
         f"engine.{module}"
-        for module in ("policy", "codec", "entry", "catalog", "events", "stats", "flight", "limits", "slots", "state", "store")
+        for module in ("policy", "codec", "entry", "catalog", "events", "stats", "flight", "limits", "outbox", "slots", "state", "store")
     },
     {
         f"engine.{module}"
         for module in (
-            "sessions", "home", "loads", "refresh", "resolution", "session", "cache", "schedule", "sync", "persistence"
+            "sessions", "home", "loads", "refresh", "resolution", "session", "cache", "schedule", "sync", "persistence", "repairs", "guarded"
         )
     },
     {"stores", "upstream", "telemetry"},

@@ -43,7 +43,7 @@ def _count_again(cache: SessionCache[Any]) -> None:
             if isinstance(slot, Alias):
                 aliases += 1
                 continue
-            resource = sessions._resource(key)
+            resource = sessions.resource(key)
             entries[resource.index] += 1
             bodies[resource.index] += len(slot.body)
             keys[resource.index] += key_bytes(key, resource)

@@ -42,7 +42,7 @@ def check_memory(cache: SessionCache[Any]) -> None:
     for state in sessions.states.values():
         assert len(list(state.entries())) <= sessions._limits.max_keys_per_session
         for key, slot in state.slots.items():
-            resource = sessions._resource(key)
+            resource = sessions.resource(key)
             if isinstance(slot, Alias):
                 aliases += 1
                 assert key == resource.key

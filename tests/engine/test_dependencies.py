@@ -203,7 +203,7 @@ async def test_a_revoked_parent_takes_all_that_depends_on_it(
 def _entries(cache: SessionCache[Any], user: str) -> dict[str, int]:
     found: dict[str, int] = {}
     for key, _ in cache._sessions.states[user].entries():
-        name = cache._sessions._resource(key).name
+        name = cache._sessions.resource(key).name
         found[name] = found.get(name, 0) + 1
     return found
 

@@ -17,6 +17,7 @@ from coatcheck.engine.home import Home, HomeEnded, tell
 from coatcheck.engine.keys import check_user
 from coatcheck.engine.limits import Limits
 from coatcheck.engine.loads import Loads
+from coatcheck.engine.persistence import Persistence
 from coatcheck.engine.policy import Policy, PolicyAdvice, Rule, in_force
 from coatcheck.engine.refresh import Refresher
 from coatcheck.engine.resolution import Resolver
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from coatcheck.engine.events import Event
     from coatcheck.engine.schedule import Schedule
     from coatcheck.engine.state import State
+    from coatcheck.engine.store import Store
 
 Api = TypeVar("Api")
 
@@ -66,6 +68,8 @@ class SessionCache(Generic[Api]):
         catalog: what can be asked for. It takes no further declarations from here on.
         connect: called with a user id when a session's first load needs it; returns the object that the user's
             loaders get, or an awaitable of it. Its ``aclose()``, if any, is awaited when the session has ended.
+        store: keeps sessions beneath memory, across restarts. It belongs to this cache, which closes it; None for memory
+            alone.
         limits: bounds of memory and of work.
         clock: the time.
         on_event: called with small frozen events, in order, in a thread of its own: it may be slow, and it may raise.
@@ -82,6 +86,7 @@ class SessionCache(Generic[Api]):
         catalog: Catalog[Api],
         *,
         connect: Callable[[str], Api | Awaitable[Api]],
+        store: Store | None = None,
         limits: Limits | None = None,
         clock: Clock | None = None,
         on_event: Callable[[Event], object] | None = None,
@@ -108,6 +113,20 @@ class SessionCache(Generic[Api]):
             tell=self._tell,
             dismiss=self._dismiss,
         )
+        self._persistence = (
+            None
+            if store is None
+            else Persistence(
+                store,
+                catalog=catalog,
+                sessions=self._sessions,
+                home=self._home,
+                rules=self._rules,
+                clock=clock,
+                rng=rng,
+            )
+        )
+        self._sessions.copied = self._persistence
         self._loads = Loads(
             sessions=self._sessions, home=self._home, connect=connect, rules=self._rules, limits=limits,
             ledger=self._ledger, clock=clock, rng=rng, tell=self._tell, keeping=enabled,
@@ -116,6 +135,7 @@ class SessionCache(Generic[Api]):
         self._resolver = Resolver(
             sessions=self._sessions, loads=self._loads, refresher=self._refresher, home=self._home,
             rules=self._rules, ledger=self._ledger, clock=clock, tell=self._tell, keeping=enabled,
+            persistence=self._persistence,
         )  # fmt: skip
         self._scheduler = (
             None
@@ -135,6 +155,7 @@ class SessionCache(Generic[Api]):
             self._home,
             self._ledger,
             self._loads,
+            self._persistence,
             self._resolver,
             rng,
             self._sessions,
@@ -185,24 +206,31 @@ class SessionCache(Generic[Api]):
     async def clear_all(self) -> Cleared:
         """Drop all sessions, with the promise of `Session.clear` for each."""
 
-        def close() -> None:
-            for state in list(self._sessions.states.values()):
-                self._sessions.close(state, Removal.CLEARED)
+        async def close() -> bool:
+            with self._home.step:
+                applied = None if self._persistence is None else self._persistence.clear_all()
+                for state in list(self._sessions.states.values()):
+                    self._sessions.close(state, Removal.CLEARED)
+            return applied is None or await applied
 
-        await self._home.do(close)
-        return Cleared()
+        return Cleared(durable=await self._home.run(close))
 
     async def invalidate(self, resource: Resource[Any]) -> None:
         """Drop a resource's entries of every user, under all arguments; see `Session.invalidate`."""
         self._check(resource)
 
-        def drop() -> None:
-            now = self._clock.monotonic()
-            for state in list(self._sessions.states.values()):
-                for stored, key in self._resolver.to_invalidate(state, resource, {}, now):
-                    self._loads.begin(self._sessions.drop(state, stored, Removal.INVALIDATED, key=key))
+        stored = {each for each, _ in self._resolver.to_invalidate(self._nothing, resource, {}, 0.0)}
 
-        await self._home.do(drop)
+        async def drop() -> None:
+            with self._home.step:
+                since = 0.0 if self._persistence is None else self._persistence.forgetting(stored)
+                for state in list(self._sessions.states.values()):
+                    for each in stored:
+                        self._loads.begin(self._sessions.drop(state, each, Removal.INVALIDATED, stored=False))
+            if self._persistence is not None:
+                await self._persistence.forget(stored, since)
+
+        await self._home.run(drop)
 
     def set_policy(self, resource: Resource[Any], policy: Policy) -> None:
         """Put another policy in force, for what is held, too. Takes a moment for each session held.
@@ -269,6 +297,7 @@ class SessionCache(Generic[Api]):
             abandoned_loads=self._ledger.abandoned,
             events_dropped=self._feed.dropped,
             observer_failures=self._feed.failures,
+            store=None if self._persistence is None else self._persistence.stats(),
         )
 
     def pseudonym(self, user: str) -> str:
@@ -282,11 +311,13 @@ class SessionCache(Generic[Api]):
         return self._feed.pseudonym(check_user(user))
 
     async def settled(self) -> None:
-        """Return when no load and no closing of a connection is under way, and ``on_event`` was told all there was to.
+        """Return when no load, no closing of a connection and no write to the store is under way.
 
-        For tests and orderly ends.
+        And when ``on_event`` was told all there was to. For tests and orderly ends.
         """
         await self._home.run(self._loads.settled)
+        if self._persistence is not None:
+            await self._home.run(self._persistence.settled)
         await self._feed.told()
 
     async def aclose(self) -> None:
@@ -309,6 +340,8 @@ class SessionCache(Generic[Api]):
             for state in list(self._sessions.states.values()):
                 self._sessions.close(state, Removal.CLOSED)
         await self._loads.settled()
+        if self._persistence is not None:
+            await self._persistence.aclose()
 
     def _sweep(self) -> None:
         with self._home.step:
@@ -357,6 +390,8 @@ class SessionCache(Generic[Api]):
         if former is not None:
             # Should it ever run again, it finds its work cancelled.
             self._loads.abandon(list(self._sessions.states.values()), former)
+            if self._persistence is not None:
+                self._persistence.moved(self._sessions.states.values())
             for chore in self._chores:
                 tell(former, chore.cancel)
         self._refresher.reset()

@@ -57,6 +57,8 @@ class Resource(Generic[T]):
 
     Attributes:
         name: the loader's name.
+        signature: the name with those of the parameters: what its entries are filed under in a store, where a value
+            loaded for other parameters must not be found.
         catalog: the name of its catalog.
         key: what its entries are filed under in memory; unique in the process and no prefix of another's.
         index: its place in the catalog.
@@ -68,7 +70,7 @@ class Resource(Generic[T]):
 
     __slots__ = (
         "ancestors", "catalog", "codec", "derived", "index", "key", "loader", "mark", "name", "parameters",
-        "policy",
+        "policy", "signature",
     )  # fmt: skip
 
     def __init__(
@@ -85,6 +87,7 @@ class Resource(Generic[T]):
     ) -> None:
         self.loader = loader
         self.name = loader.__name__
+        self.signature = f"{self.name}({', '.join(parameter.name for parameter in parameters)})"
         self.catalog = catalog
         self.key = key
         self.index = index

@@ -58,6 +58,14 @@ class Codec(Generic[T]):
         """Return a value of its own for every call. The body must be one that `accept()` returned."""
         return self._decoder.decode(body)
 
+    def restore(self, body: bytes) -> tuple[bytes, T]:
+        """Return what a store held as body and value, checked as what a loader returns is.
+
+        Raises:
+            BadUpstreamBody: it is not JSON of the declared type, which may have been another one then.
+        """
+        return self.accept(Body(body))
+
     def accept(self, result: object) -> tuple[bytes, T]:
         """Return what a loader returned as body and value, checked against the declared type.
 

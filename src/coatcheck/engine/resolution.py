@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from coatcheck.engine.events import Tell
     from coatcheck.engine.home import Home
     from coatcheck.engine.loads import Loads
+    from coatcheck.engine.persistence import Persistence
     from coatcheck.engine.policy import Rule
     from coatcheck.engine.refresh import Refresher
     from coatcheck.engine.sessions import Sessions
@@ -120,8 +121,9 @@ class Resolver:
 
     def __init__(
         self, *, sessions: Sessions, loads: Loads, refresher: Refresher, home: Home, rules: list[Rule], ledger: Ledger,
-        clock: Clock, tell: Tell, keeping: bool,
+        clock: Clock, tell: Tell, keeping: bool, persistence: Persistence | None,
     ) -> None:  # fmt: skip
+        self._persistence = persistence
         self._sessions = sessions
         self._loads = loads
         self._refresher = refresher
@@ -300,7 +302,13 @@ class Resolver:
     async def answer(self, user: str, resource: Resource[Any], request: Request) -> tuple[Call, Slot]:
         """Answer one caller's get. It is counted by who hands it over: a home that ends may leave that to another."""
         with self.calling(user, request) as call:
+            await self.restore(call.state)
             return call, await self._reach(call, resource, request, leaf=True)
+
+    async def restore(self, state: State) -> None:
+        """Bring what is stored of a session into memory, once."""
+        if self._persistence is not None and self._keeping:
+            await self._persistence.restore(state)
 
     @contextlib.contextmanager
     def calling(self, user: str, request: Request) -> Iterator[Call]:

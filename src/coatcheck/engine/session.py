@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from coatcheck.engine.catalog import Catalog, Resource
     from coatcheck.engine.home import Home
     from coatcheck.engine.loads import Loads
+    from coatcheck.engine.persistence import Persistence
     from coatcheck.engine.resolution import Resolver, Slot
     from coatcheck.engine.sessions import Sessions
     from coatcheck.engine.state import State
@@ -49,6 +50,7 @@ class Engine(NamedTuple):
     home: Home
     ledger: Ledger
     loads: Loads
+    persistence: Persistence | None
     resolver: Resolver
     rng: random.Random
     sessions: Sessions
@@ -204,6 +206,7 @@ class Session(Discreet, gc=False, eq=False):
 
         async def store() -> None:
             with engine.resolver.calling(self._user, request) as call:
+                await engine.resolver.restore(call.state)
                 values, _ = await engine.resolver.arguments(call, resource, request)
             state = call.state
             entry = Entry(
@@ -239,23 +242,37 @@ class Session(Discreet, gc=False, eq=False):
                 ):
                     engine.loads.begin(engine.sessions.drop(state, stored, Removal.INVALIDATED, key=key))
 
-        await engine.home.do(drop)
+        if engine.persistence is None:
+            await engine.home.do(drop)
+            return
+
+        async def bring_and_drop() -> None:
+            # Which entries there are, and under what arguments, only memory can tell.
+            with engine.resolver.calling(self._user, request) as call:
+                await engine.resolver.restore(call.state)
+                with engine.home.step:
+                    drop()
+
+        await engine.home.run(bring_and_drop)
 
     async def clear(self) -> Cleared:
         """Drop all that is held for the user, credentials included.
 
         A get that is invoked after this has returned never returns data whose load began before this was called.
-        Callers whose load is under way get its value; it is not kept.
+        Callers whose load is under way get its value; it is not kept. What a store holds is never read again, whether
+        or not it could apply the clear at once: `Cleared.durable` tells. Cancelling the caller does not stop the clear.
         """
         engine = self._engine
 
-        def close() -> None:
-            state = engine.sessions.states.get(self._user)
-            if state is not None:
-                engine.sessions.close(state, Removal.CLEARED)
+        async def close() -> bool:
+            with engine.home.step:
+                state = engine.sessions.states.get(self._user)
+                applied = None if engine.persistence is None else engine.persistence.clear(self._user, state)
+                if state is not None:
+                    engine.sessions.close(state, Removal.CLEARED)
+            return applied is None or await applied
 
-        await engine.home.do(close)
-        return Cleared()
+        return Cleared(durable=await engine.home.run(close))
 
     async def call(self, work: Callable[[Any], Awaitable[T]]) -> T:
         """Return what *work* does with the object that ``connect`` returned for this user; nothing is kept or counted.

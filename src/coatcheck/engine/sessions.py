@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -39,6 +39,18 @@ THROWN_OUT_AT_ONCE = 4
 # long as taking the length of its body.
 SIZED_AT_FIRST = 8
 SIZED_EVERY = 64
+
+
+class Copied(Protocol):
+    """What keeps a store in step with the memory. Called within a step."""
+
+    def kept(self, state: State, resource: Resource[Any], key: str, entry: Entry) -> None:
+        """Store an entry that has come into memory."""
+        ...
+
+    def dropped(self, state: State, resource: Resource[Any], key: str | None) -> None:
+        """Remove what was dropped for good: one entry, or all of a resource."""
+        ...
 
 
 class Weights:
@@ -89,6 +101,7 @@ class Sessions:
     Attributes:
         resources: the catalog's, in declared order.
         states: the open ones, by user.
+        copied: what keeps a store in step; None without one.
     """
 
     def __init__(
@@ -103,6 +116,7 @@ class Sessions:
         self._ledger = ledger
         self._tell = tell
         self._dismiss = dismiss
+        self.copied: Copied | None = None
         self._weights = tuple(Weights() for _ in self.resources)
         self._session_bytes = SESSION_BYTES + len(self.resources) * SESSION_RESOURCE_BYTES
         self._aliases = 0
@@ -133,7 +147,7 @@ class Sessions:
         for key, slot in state.slots.items():
             if isinstance(slot, Entry):
                 entries += 1
-                resource = self._resource(key)
+                resource = self.resource(key)
                 self._weights[resource.index].remove(key, slot, resource)
                 self._ledger.tallies[resource.index].removals[cause] += 1
             else:
@@ -145,12 +159,19 @@ class Sessions:
         self._tell(state.user, lambda pseudonym: SessionEnded(cause, entries, pseudonym))
         self._dismiss(state)
 
-    def keep(self, state: State, resource: Resource[Any], key: str, entry: Entry) -> None:
-        """Put an entry in, in place of what was under its key; what was resolved through the old one is resolved anew."""
+    def keep(
+        self, state: State, resource: Resource[Any], key: str, entry: Entry, *, stored: bool = False
+    ) -> None:
+        """Put an entry in, in place of what was under its key; what was resolved through the old one is resolved anew.
+
+        What is *stored* already is not handed to the store once more.
+        """
         assert not state.closed
         self._take_out(state, resource, key, Removal.REPLACED)
         state.slots[key] = entry
         self._weights[resource.index].add(key, entry, resource)
+        if self.copied is not None and not stored:
+            self.copied.kept(state, resource, key, entry)
         if state.refusals is not None:
             state.refusals.pop(key, None)
         self._drop_aliases(state, resource)
@@ -172,16 +193,19 @@ class Sessions:
         *,
         key: str | None = None,
         raise_floor: bool = True,
+        stored: bool = True,
     ) -> list[Flight]:
         """Remove one entry, or all of a resource; return loads that may begin now that its older ones do not count.
 
-        Without *raise_floor* they go on to count.
+        Without *raise_floor* they go on to count. Unless it is to be replaced, the store drops it, too, if it is *stored*.
         """
         keys = [found for found, _ in state.entries(resource)] if key is None else [key]
         for each in keys:
             if self._take_out(state, resource, each, cause):
                 self._tell_removal(state, resource, cause)
         self._drop_aliases(state, resource)
+        if self.copied is not None and stored and cause is not Removal.REPLACED:
+            self.copied.dropped(state, resource, key)
         if state.refusals is not None and cause is not Removal.REFUSED:
             state.refusals = {
                 refused: known
@@ -228,7 +252,7 @@ class Sessions:
             if state.closed:
                 continue
             for key, entry in state.entries():
-                resource = self._resource(key)
+                resource = self.resource(key)
                 if judge(self._rules[resource.index], entry.started, entry.jitter, now) is Freshness.DEAD:
                     self._take_out(state, resource, key, Removal.EXPIRED)
                     self._drop_aliases(state, resource)
@@ -265,13 +289,14 @@ class Sessions:
         size = self._session_bytes + text_bytes(state.user)
         for key, slot in list(state.slots.items()):
             if isinstance(slot, Entry):
-                resource = self._resource(key)
+                resource = self.resource(key)
                 size += self._weights[resource.index].weigh(1, len(slot.body)) + key_bytes(key, resource)
             else:
                 size += ALIAS_BYTES
         return size
 
-    def _resource(self, key: str) -> Resource[Any]:
+    def resource(self, key: str) -> Resource[Any]:
+        """Return whose entry is filed under *key*."""
         return self._by_prefix[key[: key.index(":") + 1]]
 
     def _take_out(self, state: State, resource: Resource[Any], key: str, cause: Removal) -> bool:
@@ -297,9 +322,12 @@ class Sessions:
         if len(held) <= self._limits.max_keys_per_session:
             return  # the rest are aliases
         _, key = min(each for each in held if each[1] != keep)
-        resource = self._resource(key)
+        resource = self.resource(key)
         self._take_out(state, resource, key, Removal.EVICTED)
         self._drop_aliases(state, resource)
+        if self.copied is not None:
+            # A session in memory holds all that its copy holds.
+            self.copied.dropped(state, resource, key)
         self._tell_removal(state, resource, Removal.EVICTED)
 
     def _tell_removal(self, state: State, resource: Resource[Any], cause: Removal) -> None:

@@ -9,6 +9,7 @@ import msgspec
 
 from coatcheck.engine.entry import NEVER, Alias, Discreet, Entry
 from coatcheck.engine.flight import SingleFlight
+from coatcheck.engine.outbox import Outbox  # noqa: TC001 - a Struct reads its annotations
 from coatcheck.engine.stats import Count
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class State(Discreet, gc=False, eq=False):
         connection: what ``connect`` returned, or the task that is asking for it: a whole task that has ended would
             be the largest part of a session at rest.
         loading: loads that have not ended, kept or not.
+        outbox: what leads to the store; None while nothing was brought from it or written to it.
     """
 
     user: str
@@ -63,6 +65,7 @@ class State(Discreet, gc=False, eq=False):
     connection: asyncio.Future[Any] | Connected | None = None
     gate: Slots | None = None
     loading: int = 0
+    outbox: Outbox | None = None
 
     @property
     def used(self) -> float:
@@ -111,8 +114,10 @@ class State(Discreet, gc=False, eq=False):
         return NEVER if retries is None else retries.get(key, NEVER)
 
     def at_rest(self) -> bool:
-        """Tell whether no load is under way."""
-        return self.loading == 0 and not self.flights
+        """Tell whether no load is under way, and no way from or to the store."""
+        outbox = self.outbox
+        stored = outbox is None or (outbox.writes is None and outbox.opening is None)
+        return stored and self.loading == 0 and not self.flights
 
 
 def opened(user: str, resources: int, now: float) -> State:

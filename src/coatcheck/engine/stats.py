@@ -245,6 +245,32 @@ class ResourceStats(Gets, frozen=True, kw_only=True):
     response_without: float = 0.0
 
 
+class StoreStats(msgspec.Struct, frozen=True, kw_only=True):
+    """The figures of what leads to a cache's store.
+
+    Attributes:
+        sessions_opened: sessions asked for, found or not.
+        entries_restored: entries that came into memory from it.
+        entries_rejected: stored copies that did not open or were not what they should be: removed, never served.
+        writes: entries stored and removed, by what became of it: applied, overtaken, ended.
+        writes_waiting: those not applied yet.
+        failures: operations that failed or took too long.
+        bypassed: operations that were left out, because the store had just failed.
+        distrusted_users: users of whom nothing is read until a clear of theirs is applied.
+        distrusts_everyone: whether that holds for all.
+    """
+
+    sessions_opened: int = 0
+    entries_restored: int = 0
+    entries_rejected: int = 0
+    writes: dict[str, int] = {}
+    writes_waiting: int = 0
+    failures: int = 0
+    bypassed: int = 0
+    distrusted_users: int = 0
+    distrusts_everyone: bool = False
+
+
 class CacheStats(msgspec.Struct, frozen=True, kw_only=True):
     """The figures of a cache.
 
@@ -258,6 +284,7 @@ class CacheStats(msgspec.Struct, frozen=True, kw_only=True):
         abandoned_loads: loaders that went on after their deadline and have not ended yet.
         events_dropped: events that an observer was too slow for.
         observer_failures: exceptions that an observer raised.
+        store: what was brought from the store and written to it; None without one.
     """
 
     resources: dict[str, ResourceStats]
@@ -269,6 +296,7 @@ class CacheStats(msgspec.Struct, frozen=True, kw_only=True):
     abandoned_loads: int
     events_dropped: int
     observer_failures: int
+    store: StoreStats | None = None
 
 
 class UserStats(msgspec.Struct, frozen=True, kw_only=True):

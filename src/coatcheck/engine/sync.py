@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from coatcheck.engine.schedule import Schedule
     from coatcheck.engine.session import Session
     from coatcheck.engine.stats import CacheStats, UserStats
+    from coatcheck.engine.store import Store
 
 Api = TypeVar("Api")
 T = TypeVar("T")
@@ -79,12 +80,15 @@ class Portal:
             except HomeEnded:
                 continue  # closed meanwhile; or something ended the loop, and another one begins
 
-    def close(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Let *work* close the cache there and end the thread."""
+    def close(self, work: Callable[[], Coroutine[Any, Any, None]], *, begin: bool) -> None:
+        """Let *work* close the cache there and end the thread; begin one for that only if told to."""
         with self._lock:
             if self._loop is None:
-                self._home.closed = True
-                return
+                if self._home.closed or not begin:
+                    self._home.closed = True
+                    return
+                self._open()
+            assert self._loop is not None
             if _runs_loop() and asyncio.get_running_loop() is self._loop:
                 raise WouldBlockLoop("a loader cannot close the cache whose loop it runs on")
             with contextlib.suppress(HomeEnded):
@@ -295,6 +299,7 @@ class SyncCache(Generic[Api]):
         connect: called, in the cache's thread, with a user id when a session's first load needs it; returns the object
             that the user's loaders get, or an awaitable of it. Its ``aclose()``, if any, is awaited when the session
             has ended.
+        store: keeps sessions beneath memory; see `SessionCache`.
         limits: bounds of memory and of work.
         clock: the time.
         on_event: called with small frozen events, in order, in a thread of its own; see `SessionCache`.
@@ -308,6 +313,7 @@ class SyncCache(Generic[Api]):
         catalog: Catalog[Api],
         *,
         connect: Callable[[str], Api | Awaitable[Api]],
+        store: Store | None = None,
         limits: Limits | None = None,
         clock: Clock | None = None,
         on_event: Callable[[Event], object] | None = None,
@@ -318,6 +324,7 @@ class SyncCache(Generic[Api]):
         self._cache = SessionCache(
             catalog,
             connect=connect,
+            store=store,
             limits=limits,
             clock=clock,
             on_event=on_event,
@@ -325,6 +332,7 @@ class SyncCache(Generic[Api]):
             enabled=enabled,
             schedule=schedule,
         )
+        self._stored = store is not None
         self._home = self._cache._home  # noqa: SLF001 - two faces of one cache
         self._portal = Portal(self._home)
 
@@ -420,7 +428,7 @@ class SyncCache(Generic[Api]):
         """
         with contextlib.suppress(ForkedCache):
             self._home.check_process()
-            self._portal.close(self._cache.aclose)
+            self._portal.close(self._cache.aclose, begin=self._stored)
 
 
 if not TYPE_CHECKING:

@@ -1,0 +1,186 @@
+"""Clears of the store, repeated until they are applied; until then nothing of whom they are about is read.
+
+A clear asked for by a user and the repair of a copy that a failed write left behind are one and the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+from typing import TYPE_CHECKING, Final
+
+from coatcheck.engine.home import HomeEnded
+from coatcheck.engine.store import Owner
+from coatcheck.errors import StoreFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from coatcheck.clock import Clock
+    from coatcheck.engine.guarded import GuardedStore
+    from coatcheck.engine.home import Home
+    from coatcheck.engine.store import Store
+
+CLEAR_SECONDS: Final = 2.0
+"""How long one attempt to clear may take."""
+
+MOST_DISTRUSTED: Final = 10_000
+"""Beyond so many users all are distrusted."""
+
+FIRST_PAUSE = 0.5
+LONGEST_PAUSE = 30.0
+
+logger = logging.getLogger("coatcheck.engine")
+
+
+class Repair:
+    """A clear that has to be applied, of one user or of everyone.
+
+    Attributes:
+        waiting: callers who asked for it, answered by the next attempt that begins.
+        pause: the sleep before the next attempt, which a further caller cuts short.
+    """
+
+    __slots__ = ("pause", "task", "waiting")
+
+    def __init__(self) -> None:
+        self.waiting: list[asyncio.Future[bool]] = []
+        self.pause: asyncio.Task[None] | None = None
+        self.task: asyncio.Task[None] | None = None
+
+
+class Repairs:
+    """The clears under way of one cache. Changed under its lock only.
+
+    Args:
+        repaired: called, within a step, with a user, or with None for everyone, who can be written for again.
+    """
+
+    def __init__(
+        self,
+        store: GuardedStore,
+        catalog: str,
+        *,
+        home: Home,
+        clock: Clock,
+        repaired: Callable[[str | None], None],
+    ) -> None:
+        self._store = store
+        self._catalog = catalog
+        self._home = home
+        self._clock = clock
+        self._repaired = repaired
+        # Under None the one of everyone.
+        self._under_way: dict[str | None, Repair] = {}
+
+    def trusted(self, user: str) -> bool:
+        """Tell whether the store may be read and written for *user*."""
+        return not self._under_way or (user not in self._under_way and None not in self._under_way)
+
+    def users(self) -> int:
+        """Return how many users are distrusted one by one."""
+        return len(self._under_way) - self.everyone()
+
+    def everyone(self) -> bool:
+        """Tell whether the whole store is distrusted."""
+        return None in self._under_way
+
+    def ask(self, user: str | None) -> asyncio.Future[bool]:
+        """Begin a clear, for None of everyone; return what resolves to whether it was applied at once.
+
+        Only an attempt that begins after this call answers it: what was written before must be gone.
+        """
+        repair = self.begin(user)
+        waiter: asyncio.Future[bool] = self._home.loop.create_future()
+        repair.waiting.append(waiter)
+        if repair.pause is not None:
+            repair.pause.cancel()
+        return waiter
+
+    def begin(self, user: str | None) -> Repair:
+        """Distrust a user, or for None everyone, until a clear of theirs is applied."""
+        repair = self._under_way.get(user)
+        if repair is None:
+            if user is not None and len(self._under_way) >= MOST_DISTRUSTED:
+                return self.begin(None)
+            repair = self._under_way[user] = Repair()
+        if repair.task is None:
+            repair.task = self._home.loop.create_task(self._run(user, repair), context=contextvars.Context())
+        return repair
+
+    def note(self, user: str) -> None:
+        """Do the same, but leave the clear to another home: the loop of this one is being shut down."""
+        self._under_way.setdefault(user, Repair())
+
+    def moved(self) -> None:
+        """Go on at another home; who waited at the former one asks again."""
+        former, self._under_way = self._under_way, {}
+        for user in former:
+            self.begin(user)
+
+    async def finish(self) -> None:
+        """Give every clear that is not applied yet one more attempt."""
+        with self._home.step:
+            asked = [self.ask(user) for user in list(self._under_way)]
+        if asked:
+            await asyncio.wait(asked)
+
+    def stop(self) -> None:
+        """Try no more, and say so if something is not applied."""
+        left, self._under_way = self._under_way, {}
+        if left:
+            logger.error("%s clears could not be applied to the store before it was closed", len(left))
+        for repair in left.values():
+            for waiter in repair.waiting:
+                if not waiter.done():
+                    waiter.set_result(False)
+            if repair.task is not None:
+                repair.task.cancel()
+
+    async def _run(self, user: str | None, repair: Repair) -> None:
+        pause = FIRST_PAUSE
+        try:
+            while not await self._attempt(user, repair):
+                with self._home.step:
+                    if repair.waiting:
+                        continue
+                    repair.pause = asyncio.create_task(self._clock.sleep(pause))
+                await asyncio.wait({repair.pause})
+                repair.pause = None
+                pause = min(pause * 2, LONGEST_PAUSE)
+        except HomeEnded:
+            pass  # it goes on at the next one
+        finally:
+            if repair.pause is not None:
+                repair.pause.cancel()
+            repair.task = None
+
+    async def _attempt(self, user: str | None, repair: Repair) -> bool:
+        """Try once; tell whether this repair has come to its end."""
+        with self._home.step:
+            waiting, repair.waiting = repair.waiting, []
+        try:
+            await self._store.insist(lambda store: _clear(store, self._catalog, user), seconds=CLEAR_SECONDS)
+            applied = True
+        except StoreFailed:
+            applied = False
+        with self._home.step:
+            for waiter in waiting:
+                if not waiter.done():
+                    waiter.set_result(applied)
+            if not applied or repair.waiting:
+                return False
+            self._end(user)
+            return True
+
+    def _end(self, user: str | None) -> None:
+        del self._under_way[user]
+        self._repaired(user)
+
+
+async def _clear(store: Store, catalog: str, user: str | None) -> None:
+    if user is None:
+        await store.clear_all(catalog)
+    else:
+        await store.clear(Owner(catalog, user))

@@ -1,0 +1,695 @@
+"""Memory and store kept in step: what comes back after a restart, and what never does, whatever the store does."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import random
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from coatcheck.engine.cache import SessionCache
+from coatcheck.engine.entry import Outcome
+from coatcheck.engine.guarded import LONGEST_PAUSE
+from coatcheck.engine.limits import Limits
+from coatcheck.engine.policy import Policy
+from coatcheck.engine.store import Owner, Record, Written
+from coatcheck.errors import Forbidden, LoadError, NotFound, SessionCleared, UpstreamFailed
+from coatcheck.testing import FakeClock, settle
+from coatcheck.testing.stores import Fault, FaultyStore, MemoryStore
+from engine.conftest import MakeCache
+from engine.world import DAY, World
+
+ANN, BOB = "ann@example.com", "bob@example.com"
+
+
+class Disk(MemoryStore):
+    """A store that outlives the caches on it."""
+
+    async def aclose(self) -> None:
+        pass
+
+
+@pytest.fixture
+def disk(clock: FakeClock) -> Disk:
+    return Disk(clock=clock)
+
+
+@pytest.fixture
+def store(disk: Disk, clock: FakeClock) -> FaultyStore:
+    return FaultyStore(disk, clock=clock)
+
+
+async def held(disk: Disk, user: str = ANN) -> dict[str, bytes]:
+    """Return what is stored of a user, by resource."""
+    stored = await disk.open(Owner("estate", user))
+    return {record.resource.partition("(")[0]: record.body for record in stored.records}
+
+
+async def patience(clock: FakeClock, times: int = 1) -> None:
+    """Let the longest pause of a failing store pass."""
+    for _ in range(times):
+        await clock.advance(LONGEST_PAUSE + 1)
+
+
+class TestRestart:
+    async def test_what_was_loaded_is_answered_without_a_call(
+        self, make_cache: MakeCache, world: World, disk: Disk, clock: FakeClock
+    ) -> None:
+        first = make_cache(world, store=disk)
+        zones = await first.session(ANN).get(world.zones)
+        await first.session(ANN).get(world.item, number=7)
+        await first.aclose()
+        world.calls.clear()
+        await clock.advance(100)
+
+        second = make_cache(world, store=disk)
+        look = await second.session(ANN).lookup(world.zones)
+
+        assert (look.value, look.outcome, look.age) == (zones, Outcome.HIT, 100.0)
+        assert look.fresh_for == DAY - 100
+        assert await second.session(ANN).get(world.item, number=7) == f"{ANN} has 7"
+        assert world.calls == []
+        assert second.stats().total.hits == 2
+
+    async def test_one_read_brings_the_whole_session(
+        self, make_cache: MakeCache, world: World, store: FaultyStore
+    ) -> None:
+        first = make_cache(world, store=store)
+        await first.session(ANN).warm()
+        await first.settled()
+        opened = store.calls["open"]
+        second = make_cache(world, store=store)
+        await asyncio.gather(*(second.session(ANN).get(world.account) for _ in range(20)))
+        await second.session(ANN).warm()
+        assert store.calls["open"] == opened + 1
+
+    async def test_a_life_goes_on_where_it_was(
+        self, make_cache: MakeCache, world: World, disk: Disk, clock: FakeClock
+    ) -> None:
+        first = make_cache(world, store=disk)
+        await first.session(ANN).get(world.account)
+        await first.aclose()
+        clock.jump(DAY - 1)
+        second = make_cache(world, store=disk)
+        assert (await second.session(ANN).lookup(world.account)).outcome is Outcome.HIT
+        clock.jump(1)
+        assert (await second.session(ANN).lookup(world.account)).outcome is Outcome.MISS
+
+    async def test_grace_counts_from_the_load(
+        self, make_cache: MakeCache, disk: Disk, clock: FakeClock
+    ) -> None:
+        world = World(default=Policy(ttl=timedelta(hours=24), stale_if_error=timedelta(hours=48), jitter=0))
+        first = make_cache(world, store=disk)
+        await first.session(ANN).get(world.account)
+        await first.aclose()
+        world.fail("account", lambda: UpstreamFailed("503", status=503))
+        clock.jump(25 * 3600)
+        second = make_cache(world, store=disk)
+        look = await second.session(ANN).lookup(world.account)
+        assert (look.outcome, look.age) == (Outcome.STALE_HIT, 25 * 3600)
+        await second.aclose()
+        clock.jump(47 * 3600)
+        third = make_cache(world, store=disk)
+        with pytest.raises(UpstreamFailed):
+            await third.session(ANN).get(world.account)
+
+    async def test_users_do_not_meet(self, make_cache: MakeCache, world: World, disk: Disk) -> None:
+        first = make_cache(world, store=disk)
+        await first.session(ANN).get(world.account)
+        await first.session(BOB).get(world.account)
+        await first.aclose()
+        second = make_cache(world, store=disk)
+        assert await second.session(BOB).get(world.account) == 2
+        assert await second.session(ANN).get(world.account) == 1
+        assert world.count("account") == 2
+
+    async def test_what_memory_evicts_the_store_holds(
+        self, make_cache: MakeCache, world: World, disk: Disk
+    ) -> None:
+        cache = make_cache(world, store=disk, limits=Limits(max_sessions=1))
+        await cache.session(ANN).get(world.account)
+        await cache.settled()
+        await cache.session(BOB).get(world.account)
+        await cache.settled()
+        assert cache.users() == (BOB,)
+        assert (await cache.session(ANN).lookup(world.account)).outcome is Outcome.HIT
+
+    async def test_a_session_with_writes_under_way_is_not_evicted(
+        self, make_cache: MakeCache, world: World, store: FaultyStore
+    ) -> None:
+        cache = make_cache(world, store=store, limits=Limits(max_sessions=1))
+        store.fault(Fault.HANGS, "put")
+        await cache.session(ANN).get(world.account)
+        await settle(lambda: store.hanging == 1)
+        await cache.session(BOB).get(world.account)
+        await settle(lambda: store.hanging == 2)
+        assert set(cache.users()) == {ANN, BOB}
+        store.heal()
+        store.release()
+        await cache.settled()
+        assert len(cache.users()) == 1
+
+    async def test_another_signature_is_another_resource(
+        self, make_cache: MakeCache, world: World, disk: Disk
+    ) -> None:
+        stored = await disk.open(Owner("estate", ANN))
+        for name in ("item(other)", "account(number)", "gone()"):
+            await disk.put(
+                Owner("estate", ANN), stored.id, Record(name, b"i1:7", b'"old"', 0.0), keep_for=100
+            )
+        cache = make_cache(world, store=disk)
+        assert await cache.session(ANN).get(world.item, number=7) == f"{ANN} has 7"
+        assert await cache.session(ANN).get(world.account) == 1
+
+    async def test_a_body_of_another_type_is_dropped_and_counted(
+        self, make_cache: MakeCache, world: World, disk: Disk
+    ) -> None:
+        stored = await disk.open(Owner("estate", ANN))
+        owner = Owner("estate", ANN)
+        await disk.put(owner, stored.id, Record("account()", b"", b'"no number"', 5.0), keep_for=100)
+        cache = make_cache(world, store=disk)
+        assert await cache.session(ANN).get(world.account) == 1
+        await cache.settled()
+        assert (await held(disk))["account"] == b"1"
+        store = cache.stats().store
+        assert store is not None
+        assert store.entries_rejected == 1
+
+    def test_a_second_loop_goes_on_with_it(self, world: World, clock: FakeClock) -> None:
+        disk = Disk(clock=clock)
+        cache = SessionCache(world.catalog, connect=world.connect, clock=clock, store=disk)
+
+        async def first() -> None:
+            await cache.session(ANN).get(world.account)
+            await cache.settled()
+
+        async def second() -> None:
+            await cache.session(BOB).get(world.account)
+            await cache.settled()
+            assert set(await held(disk)) == {"account"}
+            assert set(await held(disk, BOB)) == {"account"}
+            await cache.aclose()
+
+        asyncio.run(first())
+        asyncio.run(second())
+
+    def test_what_was_being_written_when_a_loop_ended_is_not_trusted(
+        self, world: World, clock: FakeClock
+    ) -> None:
+        store = FaultyStore(Disk(clock=clock), clock=clock)
+        cache = SessionCache(world.catalog, connect=world.connect, clock=clock, store=store)
+        store.fault(Fault.HANGS, "put")
+
+        async def first() -> None:
+            await cache.session(ANN).get(world.account)
+            await settle(lambda: store.hanging == 1)
+
+        async def second() -> None:
+            store.heal()
+            await cache.session(BOB).get(world.account)
+            await settle(lambda: store.calls["clear"] == 1)
+            await cache.settled()
+            assert (await cache.session(ANN).lookup(world.account)).outcome is Outcome.HIT
+            await cache.aclose()
+
+        asyncio.run(first())
+        asyncio.run(second())
+        gc.collect()
+
+
+class TestClear:
+    async def test_a_cleared_session_stays_cleared(
+        self, make_cache: MakeCache, world: World, disk: Disk
+    ) -> None:
+        first = make_cache(world, store=disk)
+        await first.session(ANN).get(world.account)
+        cleared = await first.session(ANN).clear()
+        assert cleared.durable
+        assert await held(disk) == {}
+        await first.session(ANN).get(world.account)
+        assert world.count("account") == 2
+
+    async def test_one_that_is_only_stored(self, make_cache: MakeCache, world: World, disk: Disk) -> None:
+        first = make_cache(world, store=disk)
+        await first.session(ANN).get(world.account)
+        await first.aclose()
+        second = make_cache(world, store=disk)
+        assert (await second.clear(ANN)).durable
+        await second.session(ANN).get(world.account)
+        assert world.count("account") == 2
+
+    async def test_everyone(self, make_cache: MakeCache, world: World, disk: Disk) -> None:
+        first = make_cache(world, store=disk)
+        for user in (ANN, BOB):
+            await first.session(user).get(world.account)
+        await first.settled()
+        assert (await first.clear_all()).durable
+        assert await held(disk, ANN) == await held(disk, BOB) == {}
+        await first.session(ANN).get(world.account)
+        await first.settled()
+        assert set(await held(disk)) == {"account"}
+
+    async def test_what_was_read_before_a_clear_is_not_brought_in_after_it(
+        self, make_cache: MakeCache, world: World, disk: Disk, store: FaultyStore
+    ) -> None:
+        first = make_cache(world, store=disk)
+        await first.session(ANN).get(world.account)
+        await first.aclose()
+        second = make_cache(world, store=store)
+        store.fault(Fault.APPLIES_THEN_HANGS, "open")
+        getting = asyncio.ensure_future(second.session(ANN).get(world.account))
+        await settle(lambda: store.hanging == 1)
+        store.heal()
+        assert (await second.session(ANN).clear()).durable
+        again = asyncio.ensure_future(second.session(ANN).lookup(world.account))
+        await settle()
+        store.release()
+        with pytest.raises(SessionCleared):
+            await getting
+        assert (await again).outcome is Outcome.MISS
+        assert world.count("account") == 2
+
+    async def test_a_write_that_comes_late_is_refused(
+        self, make_cache: MakeCache, world: World, disk: Disk, store: FaultyStore
+    ) -> None:
+        cache = make_cache(world, store=store)
+        store.fault(Fault.HANGS, "put")
+        await cache.session(ANN).get(world.account)
+        await settle(lambda: store.hanging == 1)
+        store.heal()
+        assert (await cache.session(ANN).clear()).durable
+        store.release()
+        await cache.settled()
+        assert await held(disk) == {}
+
+    @pytest.mark.parametrize("fault", [Fault.FAILS, Fault.HANGS, Fault.APPLIES_THEN_FAILS])
+    async def test_one_that_is_not_applied_is_told_and_repeated(
+        self,
+        make_cache: MakeCache,
+        world: World,
+        disk: Disk,
+        store: FaultyStore,
+        clock: FakeClock,
+        fault: Fault,
+    ) -> None:
+        cache = make_cache(world, store=store)
+        await cache.session(ANN).get(world.account)
+        await cache.settled()
+        store.fault(fault, "clear")
+        clearing = asyncio.ensure_future(cache.session(ANN).clear())
+        await settle()
+        await clock.advance(2.5)
+        assert not (await clearing).durable
+        # Nothing of hers is read meanwhile, and nothing written.
+        puts = store.calls["put"]
+        assert (await cache.session(ANN).lookup(world.account)).outcome is Outcome.MISS
+        assert store.calls["put"] == puts
+        store.heal()
+        store.release()
+        await patience(clock, 2)
+        await cache.settled()
+        stats = cache.stats().store
+        assert stats is not None
+        assert stats.distrusted_users == 0
+        # What was loaded since is stored then.
+        assert set(await held(disk)) == {"account"}
+
+    async def test_a_clear_asked_for_during_another_is_not_answered_by_that(
+        self, make_cache: MakeCache, world: World, store: FaultyStore
+    ) -> None:
+        cache = make_cache(world, store=store)
+        store.fault(Fault.HANGS, "clear")
+        first = asyncio.ensure_future(cache.clear(ANN))
+        await settle(lambda: store.hanging == 1)
+        second = asyncio.ensure_future(cache.clear(ANN))
+        await settle()
+        store.release()
+        await settle(lambda: store.calls["clear"] == 2)
+        assert (await first).durable
+        assert not second.done()
+        store.release()
+        assert (await second).durable
+
+    async def test_a_caller_who_leaves_does_not_stop_it(
+        self, make_cache: MakeCache, world: World, disk: Disk, store: FaultyStore
+    ) -> None:
+        cache = make_cache(world, store=store)
+        await cache.session(ANN).get(world.account)
+        await cache.settled()
+        store.fault(Fault.HANGS, "clear")
+        clearing = asyncio.ensure_future(cache.clear(ANN))
+        await settle(lambda: store.hanging == 1)
+        clearing.cancel()
+        await settle()
+        store.release()
+        await settle()
+        assert await held(disk) == {}
+
+    async def test_closing_tries_once_more_and_says_what_is_left(
+        self, make_cache: MakeCache, world: World, store: FaultyStore, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        cache = make_cache(world, store=store)
+        await cache.session(ANN).get(world.account)
+        await cache.settled()
+        store.fault(Fault.FAILS, "clear")
+        assert not (await cache.clear(ANN)).durable
+        await cache.aclose()
+        assert store.calls["clear"] == 2
+        assert "1 clears could not be applied" in caplog.text
+        assert ANN not in caplog.text
+
+
+class TestFaults:
+    @pytest.mark.parametrize("fault", [Fault.FAILS, Fault.HANGS])
+    async def test_a_get_goes_on_without_a_store_that_does_not_answer(
+        self, make_cache: MakeCache, world: World, store: FaultyStore, clock: FakeClock, fault: Fault
+    ) -> None:
+        cache = make_cache(world, store=store)
+        store.fault(fault)
+        getting = asyncio.ensure_future(cache.session(ANN).get(world.account))
+        await settle()
+        await clock.advance(0.25)
+        assert await getting == 1
+        # From then on it is left alone: the next does not wait at all.
+        assert await cache.session(BOB).get(world.account) == 2
+        stats = cache.stats().store
+        assert stats is not None
+        assert stats.failures >= 1
+        assert stats.bypassed >= 1
+        store.heal()
+        store.release()
+        await patience(clock, 3)
+
+    async def test_a_stranger_of_a_store_harms_nobody(
+        self, make_cache: MakeCache, world: World, disk: Disk, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def raises(_owner: Owner) -> Any:
+            raise ZeroDivisionError("ann's secret")
+
+        monkeypatch.setattr(disk, "open", raises)
+        cache = make_cache(world, store=disk)
+        assert await cache.session(ANN).get(world.account) == 1
+        await cache.settled()
+
+    @pytest.mark.parametrize("fault", [Fault.FAILS, Fault.APPLIES_THEN_FAILS])
+    async def test_after_a_write_that_failed_nothing_older_is_read(
+        self,
+        make_cache: MakeCache,
+        world: World,
+        disk: Disk,
+        store: FaultyStore,
+        clock: FakeClock,
+        fault: Fault,
+    ) -> None:
+        cache = make_cache(world, store=store, limits=Limits(max_sessions=1))
+        await cache.session(ANN).get(world.account)
+        await cache.settled()
+        store.fault(fault, "put", "clear")
+        world.answers["account"] = 77
+        assert await cache.session(ANN).get(world.account, force_refresh=True) == 77
+        await settle()
+        stats = cache.stats().store
+        assert stats is not None
+        assert stats.distrusted_users == 1
+        await cache.session(BOB).get(world.account)  # she is evicted
+        await settle()
+        assert cache.users() == (BOB,)
+        world.answers["account"] = 78
+        assert await cache.session(ANN).get(world.account) == 78
+        store.heal()
+        await patience(clock, 2)
+        await cache.settled()
+        assert (await held(disk)).get("account") in (None, b"78")
+
+    async def test_when_too_many_are_distrusted_all_are(
+        self, make_cache: MakeCache, world: World, disk: Disk, store: FaultyStore, clock: FakeClock,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:  # fmt: skip
+        monkeypatch.setattr("coatcheck.engine.repairs.MOST_DISTRUSTED", 3)
+        cache = make_cache(world, store=store)
+        await cache.session("eve").get(world.account)
+        await cache.settled()
+        store.fault(Fault.FAILS)
+        for number in range(5):
+            await cache.session(f"user {number}").get(world.account)
+            await settle()
+        stats = cache.stats().store
+        assert stats is not None
+        assert stats.distrusts_everyone
+        store.heal()
+        await patience(clock, 3)
+        stats = cache.stats().store
+        assert stats is not None
+        assert (stats.distrusted_users, stats.distrusts_everyone) == (0, False)
+        assert await held(disk, "eve") == {}
+        # What is loaded from now on is stored again, also in sessions that had an id before.
+        await cache.session("eve").get(world.account, force_refresh=True)
+        await cache.settled()
+        assert set(await held(disk, "eve")) == {"account"}
+        assert "eve" in cache.users()
+
+    async def test_a_session_that_ended_in_the_store_ends_in_memory(
+        self, make_cache: MakeCache, world: World, disk: Disk
+    ) -> None:
+        cache = make_cache(world, store=disk)
+        await cache.session(ANN).get(world.account)
+        await cache.settled()
+        await disk.clear(Owner("estate", ANN))
+        await cache.session(ANN).get(world.account, force_refresh=True)
+        await cache.settled()
+        assert cache.users() == ()
+        stats = cache.stats().store
+        assert stats is not None
+        assert stats.writes[Written.ENDED.value] == 1
+
+    async def test_who_waits_for_the_store_can_be_cancelled_alone(
+        self, make_cache: MakeCache, world: World, store: FaultyStore
+    ) -> None:
+        cache = make_cache(world, store=store)
+        store.fault(Fault.HANGS, "open")
+        waiting = [asyncio.ensure_future(cache.session(ANN).get(world.account)) for _ in range(5)]
+        await settle(lambda: store.hanging == 1)
+        waiting[0].cancel()
+        waiting[3].cancel()
+        await settle()
+        store.release()
+        ended = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [type(each) for each in ended] == [
+            asyncio.CancelledError, int, int, asyncio.CancelledError, int
+        ]  # fmt: skip
+        assert world.count("account") == 1
+
+
+class TestRemoval:
+    async def test_what_was_refused_is_gone_with_all_that_depends_on_it(
+        self, make_cache: MakeCache, world: World, disk: Disk
+    ) -> None:
+        cache = make_cache(world, store=disk)
+        await cache.session(ANN).warm()
+        await cache.session(ANN).get(world.hosts, kind="big")
+        await cache.settled()
+        assert set(await held(disk)) == {"account", "zones", "hosts", "notes"}
+        world.fail("account", lambda: Forbidden("403"))
+        with pytest.raises(Forbidden):
+            await cache.session(ANN).get(world.account, force_refresh=True)
+        await cache.settled()
+        assert set(await held(disk)) == {"notes"}
+
+    async def test_404_takes_its_own(self, make_cache: MakeCache, world: World, disk: Disk) -> None:
+        cache = make_cache(world, store=disk)
+        await cache.session(ANN).warm()
+        await cache.settled()
+        world.fail("zones", lambda: NotFound("404"))
+        with pytest.raises(NotFound):
+            await cache.session(ANN).get(world.zones, force_refresh=True)
+        await cache.settled()
+        assert set(await held(disk)) == {"account", "hosts", "notes"}
+
+    async def test_invalidating_reaches_what_is_only_stored(
+        self, make_cache: MakeCache, world: World, disk: Disk
+    ) -> None:
+        first = make_cache(world, store=disk)
+        await first.session(ANN).warm()
+        for number in (1, 2):
+            await first.session(ANN).get(world.item, number=number)
+        await first.aclose()
+        second = make_cache(world, store=disk)
+        await second.session(ANN).invalidate(world.zones)
+        await second.session(ANN).invalidate(world.item, number=1)
+        await second.settled()
+        await second.aclose()
+        world.calls.clear()
+        third = make_cache(world, store=disk)
+        await third.session(ANN).warm()
+        await third.session(ANN).get(world.item, number=1)
+        await third.session(ANN).get(world.item, number=2)
+        assert world.names() == ["zones", "item"]
+
+    async def test_invalidating_for_everyone_reaches_the_store(
+        self, make_cache: MakeCache, world: World, disk: Disk
+    ) -> None:
+        first = make_cache(world, store=disk)
+        for user in (ANN, BOB):
+            await first.session(user).warm()
+        await first.aclose()
+        second = make_cache(world, store=disk)
+        await second.session(BOB).get(world.account)
+        await second.invalidate(world.project)  # derived: what it comes from
+        world.calls.clear()
+        for user in (ANN, BOB):
+            await second.session(user).warm()
+        assert sorted(world.names()) == ["account", "account"]
+
+    async def test_what_was_read_before_everyone_lost_it_is_not_brought_in(
+        self, make_cache: MakeCache, world: World, disk: Disk, store: FaultyStore, clock: FakeClock
+    ) -> None:
+        first = make_cache(world, store=disk)
+        await first.session(ANN).warm()
+        await first.aclose()
+        clock.jump(1)
+        world.calls.clear()
+        second = make_cache(world, store=store)
+        store.fault(Fault.APPLIES_THEN_HANGS, "open")
+        getting = asyncio.ensure_future(second.session(ANN).get(world.account))
+        await settle(lambda: store.hanging == 1)
+        store.heal()
+        await second.invalidate(world.account)
+        store.release()
+        assert await getting == 1
+        assert world.names() == ["account"]
+
+    async def test_when_everyone_cannot_be_reached_nothing_is_read(
+        self, make_cache: MakeCache, world: World, disk: Disk, store: FaultyStore, clock: FakeClock
+    ) -> None:
+        first = make_cache(world, store=disk)
+        await first.session(ANN).get(world.account)
+        await first.aclose()
+        clock.jump(1)
+        second = make_cache(world, store=store)
+        store.fault(Fault.FAILS, "forget", "clear_all")
+        await second.invalidate(world.account)
+        assert (await second.session(ANN).lookup(world.account)).outcome is Outcome.MISS
+        store.heal()
+        await patience(clock, 2)
+        assert await held(disk) == {}
+
+    async def test_what_a_session_has_no_room_for_leaves_the_store(
+        self, make_cache: MakeCache, world: World, disk: Disk
+    ) -> None:
+        cache = make_cache(world, store=disk, limits=Limits(max_keys_per_session=3))
+        for number in range(6):
+            await cache.session(ANN).get(world.item, number=number)
+        await cache.settled()
+        stored = await disk.open(Owner("estate", ANN))
+        assert len(stored.records) == 3
+
+    async def test_put_is_stored_and_an_older_load_is_not(
+        self, make_cache: MakeCache, world: World, disk: Disk
+    ) -> None:
+        cache = make_cache(world, store=disk)
+        gate = world.hold("account")
+        getting = asyncio.ensure_future(cache.session(ANN).get(world.account))
+        load = await gate.hold()
+        await cache.session(ANN).put(world.account, 5)
+        await load.succeed(1)
+        assert await getting == 1
+        await cache.settled()
+        assert await held(disk) == {"account": b"5"}
+
+    async def test_a_write_of_what_is_replaced_already_is_left_out(
+        self, make_cache: MakeCache, world: World, store: FaultyStore, disk: Disk
+    ) -> None:
+        cache = make_cache(world, store=store)
+        store.fault(Fault.HANGS, "put")
+        for number in range(5):
+            await cache.session(ANN).put(world.account, number)
+            await settle()
+        store.heal()
+        store.release()
+        await cache.settled()
+        assert store.calls["put"] == 2
+        assert await held(disk) == {"account": b"4"}
+
+
+async def test_a_disabled_cache_leaves_the_store_alone_but_for_clears(
+    make_cache: MakeCache, world: World, store: FaultyStore
+) -> None:
+    cache = make_cache(world, store=store, enabled=False)
+    await cache.session(ANN).get(world.account)
+    await cache.settled()
+    assert store.calls == {}
+    assert (await cache.clear(ANN)).durable
+    assert store.calls == {"clear": 1}
+
+
+async def test_calls_with_the_connection_do_not_touch_the_store(
+    make_cache: MakeCache, world: World, store: FaultyStore
+) -> None:
+    cache = make_cache(world, store=store)
+
+    async def who(api: Any) -> str:
+        return str(api.user)
+
+    assert await cache.session(ANN).call(who) == ANN
+    assert store.calls == {}
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_in_a_storm_of_faults_nobody_gets_what_was_cleared_or_is_not_theirs(
+    make_cache: MakeCache, world: World, store: FaultyStore, clock: FakeClock, seed: int
+) -> None:
+    """Every answer names its user and how many clears had begun when it was loaded."""
+    rng = random.Random(seed)
+    users = [f"user {number}" for number in range(6)]
+    begun = dict.fromkeys(users, 0)
+    returned = dict.fromkeys(users, 0)
+    world.answers["item"] = lambda user, number: f"{user}/{begun[user]}/{number}"
+    wrong: list[str] = []
+
+    async def get(cache: SessionCache[Any], user: str) -> None:
+        since = returned[user]
+        try:
+            value = await cache.session(user).get(
+                world.item, number=rng.randrange(3), force_refresh=rng.random() < 0.2
+            )
+        except (SessionCleared, LoadError):
+            return
+        owner, loaded, _ = value.split("/")
+        if owner != user or int(loaded) < since:
+            wrong.append(value)
+
+    async def clear(cache: SessionCache[Any], user: str) -> None:
+        begun[user] += 1
+        mine = begun[user]
+        await cache.clear(user)
+        returned[user] = max(returned[user], mine)
+
+    for _ in range(4):
+        cache = make_cache(world, store=store, limits=Limits(max_sessions=rng.choice([2, 100])))
+        work: list[asyncio.Future[None]] = []
+        for _ in range(60):
+            user = rng.choice(users)
+            what = rng.random()
+            if what < 0.6:
+                work.append(asyncio.ensure_future(get(cache, user)))
+            elif what < 0.75:
+                work.append(asyncio.ensure_future(clear(cache, user)))
+            elif what < 0.85:
+                store.fault(rng.choice(list(Fault)), rng.choice(["open", "put", "delete", "clear"]))
+            elif what < 0.95:
+                store.heal()
+                store.release()
+            else:
+                await clock.advance(rng.choice([0.1, 1.0, 40.0]))
+            if rng.random() < 0.5:
+                await settle()
+        store.heal()
+        store.release()
+        await patience(clock, 3)
+        await asyncio.wait(work)
+        await cache.settled()
+        await cache.aclose()
+    assert wrong == []
