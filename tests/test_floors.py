@@ -19,7 +19,7 @@ FLOORS: list[set[str]] = [
     {
         f"engine.{module}"
         for module in (
-            "sessions", "home", "loads", "refresh", "resolution", "session", "cache", "schedule", "sync", "persistence", "repairs", "guarded"
+            "sessions", "home", "loads", "refresh", "resolution", "session", "cache", "schedule", "sync", "persistence", "repairs", "guarded", "write_behind"
         )
     },
     {"stores", "upstream", "telemetry"},

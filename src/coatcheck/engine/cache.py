@@ -70,6 +70,9 @@ class SessionCache(Generic[Api]):
             loaders get, or an awaitable of it. Its ``aclose()``, if any, is awaited when the session has ended.
         store: keeps sessions beneath memory, across restarts. It belongs to this cache, which closes it; None for memory
             alone.
+        authority: tells whence, and with whose rights, a user's data is loaded: a stored session that was loaded under
+            another is cleared, not read. None from it: nothing of that user is stored or read. Not needed where it never
+            changes for a user.
         limits: bounds of memory and of work.
         clock: the time.
         on_event: called with small frozen events, in order, in a thread of its own: it may be slow, and it may raise.
@@ -87,6 +90,7 @@ class SessionCache(Generic[Api]):
         *,
         connect: Callable[[str], Api | Awaitable[Api]],
         store: Store | None = None,
+        authority: Callable[[str], str | None] | None = None,
         limits: Limits | None = None,
         clock: Clock | None = None,
         on_event: Callable[[Event], object] | None = None,
@@ -124,9 +128,10 @@ class SessionCache(Generic[Api]):
                 rules=self._rules,
                 clock=clock,
                 rng=rng,
+                authority=authority,
             )
         )
-        self._sessions.copied = self._persistence
+
         self._loads = Loads(
             sessions=self._sessions, home=self._home, connect=connect, rules=self._rules, limits=limits,
             ledger=self._ledger, clock=clock, rng=rng, tell=self._tell, keeping=enabled,

@@ -46,12 +46,14 @@ class Outbox(Discreet, gc=False, eq=False):
     """What leads from one state to the store. Changed under the cache's lock only.
 
     Attributes:
+        authority: under which the session's data is loaded; None when nothing of it is to be stored.
         id: what writes carry; None until the store has told it.
         restored: what the store held was brought into memory, or is not to be.
         opening: the task that is bringing it.
         writes: what is to be written, in order; the first may be under way. None for nothing.
     """
 
+    authority: str | None = ""
     id: bytes | None = None
     restored: bool = False
     opening: asyncio.Task[None] | None = None

@@ -32,7 +32,7 @@ class Record(Discreet, gc=False):
 
     Attributes:
         resource: the resource's name.
-        arguments: what `coatcheck.engine.keys.encode_arguments` makes of its arguments.
+        arguments: the bytes that stand for its arguments and for the authority under which it was loaded.
         body: the JSON bytes.
         age: seconds since its load started, at the moment of the call that hands it over.
     """

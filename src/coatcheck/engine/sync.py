@@ -300,6 +300,7 @@ class SyncCache(Generic[Api]):
             that the user's loaders get, or an awaitable of it. Its ``aclose()``, if any, is awaited when the session
             has ended.
         store: keeps sessions beneath memory; see `SessionCache`.
+        authority: tells under whose rights a user's data is loaded; see `SessionCache`.
         limits: bounds of memory and of work.
         clock: the time.
         on_event: called with small frozen events, in order, in a thread of its own; see `SessionCache`.
@@ -314,6 +315,7 @@ class SyncCache(Generic[Api]):
         *,
         connect: Callable[[str], Api | Awaitable[Api]],
         store: Store | None = None,
+        authority: Callable[[str], str | None] | None = None,
         limits: Limits | None = None,
         clock: Clock | None = None,
         on_event: Callable[[Event], object] | None = None,
@@ -325,6 +327,7 @@ class SyncCache(Generic[Api]):
             catalog,
             connect=connect,
             store=store,
+            authority=authority,
             limits=limits,
             clock=clock,
             on_event=on_event,
