@@ -13,6 +13,7 @@ from coatcheck import Catalog, Policy, SessionCache
 from coatcheck.errors import Forbidden, UpstreamFailed
 from coatcheck.telemetry import CacheCollector
 from coatcheck.testing import FakeClock
+from coatcheck.testing.stores import MemoryStore
 from coatcheck.upstream.breaker import Breaker
 
 catalog: Catalog[str] = Catalog("exposition")
@@ -43,7 +44,9 @@ async def expose() -> str:
     """Return the exposition, in the text format."""
     clock = FakeClock()
     breaker = Breaker(clock=clock, threshold=1)
-    async with SessionCache(catalog, connect=str, clock=clock, on_event=lambda _: None) as cache:
+    async with SessionCache(
+        catalog, connect=str, store=MemoryStore(clock=clock), clock=clock, on_event=lambda _: None
+    ) as cache:
         for user in ("anybody", "somebody", "refused"):
             session = cache.session(user)
             for _ in range(3):

@@ -17,6 +17,7 @@ from coatcheck.engine.stats import HIT_BOUNDS, LOAD_BOUNDS, Cause, End, Histogra
 from coatcheck.errors import UpstreamFailed
 from coatcheck.telemetry import CacheCollector
 from coatcheck.testing import FakeClock
+from coatcheck.testing.stores import Fault, FaultyStore, MemoryStore
 from coatcheck.upstream.breaker import Breaker
 from telemetry.exposition import expose
 from telemetry.promlint import complaints
@@ -252,3 +253,28 @@ async def test_there_are_as_many_series_for_ten_users_as_for_a_hundred_thousand(
     assert before == after.keys()
     assert 100_010 == after["coatcheck_sessions", ()]
     assert not any("user" in value for _, labels in after for _, value in labels)
+
+
+async def test_the_way_to_the_store_is_measured() -> None:
+    world = World()
+    store = FaultyStore(MemoryStore(clock=world.clock), clock=world.clock)
+    cache = SessionCache(world.cache._catalog, connect=str, store=store, clock=world.clock)
+    registry = CollectorRegistry()
+    registry.register(CacheCollector(cache.stats))
+    await cache.session(ANN).get(world.account)
+    await cache.settled()
+    await cache.clear(ANN)
+    store.fault(Fault.FAILS)
+    await cache.session(ANN).get(world.account)
+    await cache.session("bob").get(world.account)
+    await cache.settled()
+
+    found = {name: value for (name, _), value in samples(generate_latest(registry).decode())}
+
+    assert found["coatcheck_store_sessions_opened_total"] == 1
+    assert found["coatcheck_store_failures_total"] == 1 + store.calls["clear"] - 1
+    assert found["coatcheck_store_bypassed_total"] >= 1
+    assert found["coatcheck_store_distrusted_users"] == 2
+    assert found["coatcheck_store_distrusted"] == 0
+    store.heal()
+    await cache.aclose()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from prometheus_client.core import Metric
 
-    from coatcheck.engine.stats import CacheStats, Latency, ResourceStats
+    from coatcheck.engine.stats import CacheStats, Latency, ResourceStats, StoreStats
 
     Stats = Callable[[], CacheStats]
     Resources = Mapping[str, ResourceStats]
@@ -76,6 +76,8 @@ class CacheCollector(Collector):
         yield from _loads(stats.resources)
         yield from _contents(stats)
         yield from _observing(stats)
+        if stats.store is not None:
+            yield from _storing(stats.store)
         if self._breaker is not None:
             yield from _breaking(self._breaker())
 
@@ -171,6 +173,33 @@ def _observing(stats: CacheStats) -> Iterator[Metric]:
         "Exceptions that the observer raised.",
         value=stats.observer_failures,
     )
+
+
+def _storing(stats: StoreStats) -> Iterator[Metric]:
+    for name, told, number in (
+        ("sessions_opened", "Sessions asked for in the store, found or not.", stats.sessions_opened),
+        ("entries_restored", "Entries that came into memory from the store.", stats.entries_restored),
+        ("entries_rejected", "Stored copies that were not what they should be.", stats.entries_rejected),
+        ("failures", "Operations of the store that failed or took too long.", stats.failures),
+        ("bypassed", "Operations left out because the store had just failed.", stats.bypassed),
+    ):
+        yield CounterMetricFamily(f"coatcheck_store_{name}", told, value=number)
+    writes = CounterMetricFamily(
+        "coatcheck_store_writes", "Entries stored and removed, by what became of it.", labels=("outcome",)
+    )
+    for outcome, number in stats.writes.items():
+        writes.add_metric((outcome,), number)
+    yield writes
+    for name, told, level in (
+        ("writes_waiting", "Writes to the store that are not applied yet.", stats.writes_waiting),
+        (
+            "distrusted_users",
+            "Users of whom nothing is read until a clear is applied.",
+            stats.distrusted_users,
+        ),
+        ("distrusted", "1 while nothing at all is read from the store.", int(stats.distrusts_everyone)),
+    ):
+        yield GaugeMetricFamily(f"coatcheck_store_{name}", told, value=level)
 
 
 def _breaking(breaker: Breaker) -> Iterator[Metric]:
