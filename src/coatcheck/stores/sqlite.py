@@ -1,0 +1,245 @@
+"""The store of one process in one file: SQLite, sealed, written by one thread that commits what waits as a group.
+
+What a clear promises, it does before it returns: the session's row is gone and the salt of its key overwritten, on the
+disk, and the write-ahead log is emptied. Puts are as safe as the operating system is; a power cut may take the last.
+Deletes are on the disk when they return.
+
+Beside the file ``<path>`` lie ``<path>-wal`` and ``<path>-shm`` while it is open, ``<path>.lock``, which stays, and the
+file of keys. It must be on a local disk.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from coatcheck.clock import SystemClock
+from coatcheck.errors import ForkedCache, StoreFailed
+from coatcheck.stores.key_ring import KeyRing
+from coatcheck.stores.seal import Seal
+from coatcheck.stores.sqlite_calls import Call, deliver
+from coatcheck.stores.sqlite_dates import Dates
+from coatcheck.stores.sqlite_file import StoreFile
+from coatcheck.stores.sqlite_operations import Chore, Clear, ClearAll, Delete, Forget, Open, Put
+from coatcheck.stores.sqlite_process import watch
+from coatcheck.stores.sqlite_reader import Reader
+from coatcheck.stores.sqlite_writer import Writer
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable
+
+    from coatcheck.clock import Clock
+    from coatcheck.engine.store import Owner, Record, StoredSession, Written
+    from coatcheck.stores.sqlite_operations import Operation
+
+T = TypeVar("T")
+
+MAX_BYTES: Final = 1024 * 1024 * 1024
+
+END_SECONDS: Final = 5.0
+"""How long the end of the process waits for a store that was not closed."""
+
+
+class SQLiteStore:
+    """A `coatcheck.engine.store.Store` in one file, for one process.
+
+    Opened when it is made; to be closed with `aclose()`. A store that is not closed is closed at the end of the process.
+
+    Args:
+        path: the file. It and its folder are made, for this user alone, if they are not there.
+        keys: what it is sealed with; by default the keys in the file of the same name that ends in ``.keys``, which is
+            made if it is not there.
+        clock: what dates its entries.
+        max_bytes: beyond this the sessions opened longest ago are ended.
+
+    Raises:
+        StoreInUse: another program, or another store of this one, has the file open.
+        StoreFailed: there can be no store there, or it is of a newer version of coatcheck.
+        KeysUnusable: the file of keys cannot be used.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        keys: KeyRing | None = None,
+        clock: Clock | None = None,
+        max_bytes: int = MAX_BYTES,
+    ) -> None:
+        if max_bytes <= 0:
+            raise ValueError(f"max_bytes must be positive, not {max_bytes}")
+        self.path = Path(os.path.realpath(path))
+        ticking: Clock = SystemClock() if clock is None else clock
+        self._dates = Dates(ticking)
+        file = StoreFile(self.path, ticking)
+        try:
+            self._ring = KeyRing.at(self.path.with_suffix(".keys")) if keys is None else keys
+            self._threads = _Threads(file, Seal(self._ring), self._dates, max_bytes)
+        except BaseException:
+            file.release()
+            raise
+        # A store that is let go of is closed, too; nobody waits for it.
+        weakref.finalize(self, self._threads.close).atexit = False
+
+    def __repr__(self) -> str:
+        return f"<SQLiteStore at {self.path}>"
+
+    async def open(self, owner: Owner) -> StoredSession:
+        """Return the owner's session with all its entries, a new and empty one if there is none."""
+        return await self._threads.read(lambda: Open(owner))
+
+    async def put(self, owner: Owner, session: bytes, record: Record, *, keep_for: float) -> Written:
+        """Store one entry under its resource and arguments, in place of an older one."""
+        now = self._dates.now()
+        started, expires = now - max(0.0, record.age), now + keep_for
+        return await self._threads.write(lambda: Put(owner, session, record, started, expires))
+
+    async def delete(
+        self, owner: Owner, session: bytes, resource: str, arguments: bytes | None, *, age: float = 0.0
+    ) -> Written:
+        """Remove a resource's entry under *arguments*, or all its entries under None."""
+        floor = self._dates.now() - max(0.0, age)
+        return await self._threads.write(lambda: Delete(owner, session, resource, arguments, floor))
+
+    async def forget(self, catalog: str, resource: str, *, age: float = 0.0) -> None:
+        """Do for every owner of *catalog* what `delete()` does for all entries of one."""
+        floor = self._dates.now() - max(0.0, age)
+        await self._threads.write(lambda: Forget(catalog, resource, floor))
+
+    async def clear(self, owner: Owner) -> None:
+        """End the owner's session. When this returns it is gone from the file and its log."""
+        await self._threads.write(lambda: Clear(owner))
+
+    async def clear_all(self, catalog: str) -> None:
+        """End every session of a catalog.
+
+        When this returns their rows and salts are gone from the file and its log. What is left of their entries can be
+        opened by nobody, and is removed soon.
+        """
+        await self._threads.write(lambda: ClearAll(catalog))
+
+    async def aclose(self) -> None:
+        """Write what is under way, leave the file complete with nothing beside it, and release it."""
+        await self._threads.aclose()
+
+    async def compact(self) -> tuple[int, int]:
+        """Remove what has expired, and give back the room; return the bytes of the file before and after.
+
+        It rewrites the whole file, in memory first. Writes wait meanwhile.
+        """
+        return await self._threads.chore(self._threads.writer.compact)
+
+
+class _Threads:
+    """The two threads of a store, and what leads to them. Outlives the store itself by as long as they need to end."""
+
+    def __init__(self, file: StoreFile, seal: Seal, dates: Dates, max_bytes: int) -> None:
+        self.writer = Writer(file, seal, dates, max_bytes)
+        self._file = file
+        self._reader = Reader(self.writer, seal, dates)
+        # Held while something is put into a queue, so that nothing is put there behind the end.
+        self._gate = threading.Lock()
+        self._closed = False
+        self._forked = False
+        self._ended = False
+        self._closing: list[Call[None]] = []
+        self.writer.open()
+        self.writer.purge()
+        watch(self)
+        self._reading = threading.Thread(target=self._reader.run, name="coatcheck-store-reader", daemon=True)
+        self._writing = threading.Thread(target=self._write, name="coatcheck-store-writer", daemon=True)
+        self._reading.start()
+        self._writing.start()
+
+    async def read(self, make: Callable[[], Open]) -> StoredSession:
+        """Have the reader do something."""
+        if self._forked:
+            raise _forked()
+        call = make()
+        with self._gate:
+            if self._closed:
+                raise _closed()
+            self._reader.asked.put(call)
+        return await call.future
+
+    async def write(self, make: Callable[[], Operation[T]]) -> T:
+        """Have the writer do something."""
+        if self._forked:
+            raise _forked()
+        call = make()
+        with self._gate:
+            if self._closed:
+                raise _closed()
+            self.writer.asked.put(call)
+        return await call.future
+
+    async def chore(self, work: Callable[[], T]) -> T:
+        """Have the writer do something between its transactions."""
+        if self._forked:
+            raise _forked()
+        call: Call[Any] = Call()
+        with self._gate:
+            if self._closed:
+                raise _closed()
+            self.writer.asked.put(Chore(work, call))
+        result: T = await call.future
+        return result
+
+    async def aclose(self) -> None:
+        """Do what was asked, and end."""
+        if self._forked:
+            return
+        call: Call[None] = Call()
+        with self._gate:
+            if self._ended:
+                return
+            self._closing.append(call)
+        self.close()
+        await call.future
+
+    def close(self) -> None:
+        """Begin to end; return at once."""
+        if self._forked:
+            return
+        with self._gate:
+            if self._closed:
+                return
+            self._closed = True
+            # When the reader has ended it ends the writer: what cannot be answered by one is by the other.
+            self._reader.asked.put(None)
+
+    def end(self) -> None:
+        """End, and wait for it, but not forever."""
+        self.close()
+        if not self._forked:
+            self._writing.join(END_SECONDS)
+
+    def inherited(self) -> list[sqlite3.Connection]:
+        """Refuse every call in a forked child."""
+        self._forked = True
+        self._file.release()
+        return self.writer.connections()
+
+    def _write(self) -> None:
+        try:
+            self.writer.run()
+        finally:
+            self._file.release()
+            with self._gate:
+                self._ended = True
+                waiting, self._closing = self._closing, []
+            for call in waiting:
+                call.succeed(None)
+            deliver(waiting)
+
+
+def _closed() -> StoreFailed:
+    return StoreFailed("the store is closed")
+
+
+def _forked() -> ForkedCache:
+    return ForkedCache("the store was opened before this process was forked; open one in the child")

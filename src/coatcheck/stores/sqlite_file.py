@@ -1,0 +1,285 @@
+"""The file of a SQLite store: private, locked for one process, opened the same way each time, moved aside when damaged."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import sqlite3
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from coatcheck.errors import StoreFailed, StoreInUse
+from coatcheck.stores.sqlite_schema import migrate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from coatcheck.clock import Clock
+
+T = TypeVar("T")
+
+OLDEST_SQLITE: Final = (3, 37, 0)
+"""The first with STRICT tables."""
+
+BUSY_SECONDS: Final = 0.1
+"""How long an operation waits for a lock that another program holds on the file."""
+
+BETWEEN_MOVES: Final = timedelta(minutes=1)
+"""A file that is damaged again sooner after one was moved aside stays where it is."""
+
+_PRIVATE: Final = 0o600
+_FOLDER: Final = 0o700
+_BESIDE: Final = ("", "-wal", "-shm")
+_PRAGMAS: Final = (
+    "secure_delete = ON",
+    "temp_store = MEMORY",
+    "cell_size_check = ON",
+    "trusted_schema = OFF",
+    # The writer does it: SQLite before 3.51.3 can damage a file when two connections write and checkpoint at once.
+    "wal_autocheckpoint = 0",
+    "cache_size = -8000",
+)
+_STAMP: Final = "%Y%m%dT%H%M%SZ"
+
+logger = logging.getLogger("coatcheck.stores")
+
+
+class Damaged(Exception):
+    """The file is no database, or one that contradicts itself."""
+
+
+def damaged(error: sqlite3.Error) -> bool:
+    """Tell whether an error means that the file cannot be trusted any more."""
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:
+        return False
+    if code & 0xFF == sqlite3.SQLITE_ERROR:
+        # All statements are fixed: one that misses a table or a column has met a schema that is not ours.
+        return "no such " in str(error) or "malformed" in str(error)
+    return code & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
+
+def problem(error: sqlite3.Error) -> str:
+    """Return what is wrong, in words that hold no data."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    known = {
+        sqlite3.SQLITE_BUSY: "another program has locked the store's file",
+        sqlite3.SQLITE_LOCKED: "another program has locked the store's file",
+        sqlite3.SQLITE_FULL: "there is no room left for the store's file",
+        sqlite3.SQLITE_READONLY: "the store's file cannot be written",
+        sqlite3.SQLITE_PERM: "the store's file cannot be written",
+        sqlite3.SQLITE_CANTOPEN: "the store's file cannot be opened",
+        sqlite3.SQLITE_IOERR: "the store's file cannot be read or written",
+        sqlite3.SQLITE_CORRUPT: "the store's file is damaged",
+        sqlite3.SQLITE_NOTADB: "the store's file is damaged",
+    }
+    return known.get(code, f"the store's file failed ({getattr(error, 'sqlite_errorname', 'not open')})")
+
+
+class StoreFile:
+    """One store's file and what lies beside it.
+
+    Args:
+        path: where. Folders that are missing are made, for this user alone.
+        clock: dates what is moved aside.
+
+    Raises:
+        StoreInUse: another process, or another store of this one, has it.
+        StoreFailed: there can be no file there.
+    """
+
+    def __init__(self, path: Path, clock: Clock) -> None:
+        self.path = path
+        self._clock = clock
+        self._lock: int | None = None
+        if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+            oldest = ".".join(map(str, OLDEST_SQLITE))
+            raise StoreFailed(
+                f"this store needs SQLite {oldest} or newer, and this Python has {sqlite3.sqlite_version}"
+            )
+        reason = None
+        try:
+            _make_folder(path.parent)
+            self._lock = os.open(_beside(path, ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _PRIVATE)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pass
+        except (OSError, ValueError) as error:
+            reason = (isinstance(error, OSError) and error.strerror) or "no usable path"
+        else:
+            return
+        self.release()
+        if reason is not None:
+            raise StoreFailed(f"there can be no store at {path}: {reason}")
+        raise StoreInUse(
+            f"the store at {path} is open in another program; one file serves one process: to share sessions between"
+            " processes use Redis/Valkey"
+        )
+
+    def release(self) -> None:
+        """Let another process have it. In a forked child: let go of what it inherited."""
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            with contextlib.suppress(OSError):
+                os.close(lock)
+
+    def connect_writer(self) -> sqlite3.Connection:
+        """Return the connection that writes, to a file of today's schema.
+
+        Raises:
+            Damaged: it is no database.
+            StoreFailed: it cannot be opened or written, is of a newer version, or not a store at all.
+        """
+        self._make()
+        connection = self._connect()
+        try:
+            translated(lambda: _bring_up(connection))
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def connect_reader(self) -> sqlite3.Connection:
+        """Return a connection that reads.
+
+        Raises:
+            Damaged: it is no database.
+            StoreFailed: it cannot be opened.
+        """
+        connection = self._connect()
+        try:
+            translated(lambda: connection.execute("PRAGMA query_only = ON"))
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def move_aside(self, why: str) -> None:
+        """Give way to a new file: move the damaged one and what lies beside it out of the way, and say so.
+
+        Raises:
+            StoreFailed: one was moved a moment ago, or it cannot be moved.
+        """
+        now = datetime.fromtimestamp(self._clock.wall(), UTC)
+        if any(abs(now - moved) < BETWEEN_MOVES for moved in self._moved()):
+            raise StoreFailed("the store's file is damaged again, right after another was moved aside")
+        aside = self.path.with_name(f"{self.path.name}.corrupt-{now.strftime(_STAMP)}")
+        reason = None
+        try:
+            for suffix in _BESIDE:
+                with contextlib.suppress(FileNotFoundError):
+                    _beside(self.path, suffix).replace(_beside(aside, suffix))
+        except OSError as error:
+            reason = error.strerror
+        if reason is not None:
+            raise StoreFailed(f"the store's file is damaged and cannot be moved aside: {reason}")
+        logger.error(
+            "the store at %s was damaged (%s): it was moved to %s and an empty one was begun. What it holds is sealed;"
+            " delete it when nobody wants to look into it",
+            self.path, why, aside,
+        )  # fmt: skip
+
+    def sizes(self) -> tuple[int, int]:
+        """Return the bytes of the file and of its write-ahead log."""
+        found = []
+        for suffix in ("", "-wal"):
+            try:
+                found.append(_beside(self.path, suffix).stat().st_size)
+            except OSError:
+                found.append(0)
+        return found[0], found[1]
+
+    def _make(self) -> None:
+        """Make an empty file for this user alone; what SQLite puts beside it later is as private as the file is."""
+        reason = None
+        try:
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _PRIVATE))
+        except FileExistsError:
+            for suffix in _BESIDE:
+                with contextlib.suppress(OSError):
+                    _beside(self.path, suffix).chmod(_PRIVATE)
+        except OSError as error:
+            reason = error.strerror
+        if reason is not None:
+            raise StoreFailed(f"there can be no store at {self.path}: {reason}")
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = translated(
+            lambda: sqlite3.connect(
+                f"{self.path.as_uri()}?mode=rw",
+                uri=True,
+                timeout=BUSY_SECONDS,
+                isolation_level=None,
+                # Opened here and used in one thread at a time.
+                check_same_thread=False,
+                cached_statements=64,
+            )
+        )
+        try:
+            translated(lambda: _configure(connection))
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _moved(self) -> list[datetime]:
+        """Return when files were moved aside here, from their names."""
+        found = []
+        prefix = f"{self.path.name}.corrupt-"
+        with contextlib.suppress(OSError):
+            for each in self.path.parent.iterdir():
+                with contextlib.suppress(ValueError):
+                    if each.name.startswith(prefix):
+                        stamp = datetime.strptime(each.name.removeprefix(prefix), _STAMP)  # noqa: DTZ007 - it is, next
+                        found.append(stamp.replace(tzinfo=UTC))
+        return found
+
+
+def _configure(connection: sqlite3.Connection) -> None:
+    for pragma in _PRAGMAS:
+        connection.execute(f"PRAGMA {pragma}").fetchall()
+
+
+def _bring_up(connection: sqlite3.Connection) -> None:
+    """Bring a file to today's schema and to write-ahead logging."""
+    # In this order: the mode is part of the file, and the file may be another program's.
+    migrate(connection)
+    [mode] = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+    if mode != "wal":
+        raise StoreFailed("there can be no write-ahead log where the store is; choose a path on a local disk")
+    connection.execute("PRAGMA synchronous = NORMAL")
+
+
+def translated(work: Callable[[], T]) -> T:
+    """Return what *work* returns; what SQLite raises in it is raised as ours.
+
+    Raises:
+        Damaged: the file is no database.
+        StoreFailed: it failed otherwise.
+    """
+    failure: Exception
+    try:
+        return work()
+    except sqlite3.Error as error:
+        failure = Damaged(problem(error)) if damaged(error) else StoreFailed(problem(error))
+    # Outside of the handler: nothing foreign is shown as its context.
+    raise failure
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    """Return what lies beside a file; with no suffix, the file."""
+    return path.with_name(path.name + suffix)
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder, and those above it that are missing, for this user alone."""
+    missing = []
+    while not folder.exists():
+        missing.append(folder)
+        folder = folder.parent
+    for each in reversed(missing):
+        with contextlib.suppress(FileExistsError):
+            each.mkdir(_FOLDER)

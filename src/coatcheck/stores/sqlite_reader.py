@@ -1,0 +1,129 @@
+"""The thread that reads a SQLite store: brings sessions back, many in one turn, and opens what is sealed in them."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import sqlite3
+from typing import TYPE_CHECKING, Final
+
+from coatcheck.errors import CoatcheckError, StoreFailed
+from coatcheck.stores.sqlite_calls import deliver
+from coatcheck.stores.sqlite_file import damaged, problem
+from coatcheck.stores.sqlite_operations import Chore
+from coatcheck.stores.sqlite_schema import TOUCH_SESSION
+from coatcheck.stores.sqlite_tables import Fetched, fetch
+
+if TYPE_CHECKING:
+    from coatcheck.stores.seal import Seal
+    from coatcheck.stores.sqlite_dates import Dates
+    from coatcheck.stores.sqlite_operations import Open
+    from coatcheck.stores.sqlite_tables import Tables
+    from coatcheck.stores.sqlite_writer import Writer
+
+MAX_TURN: Final = 32
+"""Sessions read in one turn. The writer waits for its end before it empties the log."""
+
+TOUCH_SECONDS: Final = 3_600.0
+"""A session opened longer ago than this is marked as opened again."""
+
+
+class Reader:
+    """Answers `Open` operations; those for which something is to be written it hands on to the writer.
+
+    Attributes:
+        asked: where they are put; None ends the thread, and then the writer's.
+    """
+
+    def __init__(self, writer: Writer, seal: Seal, dates: Dates) -> None:
+        self.asked: queue.SimpleQueue[Open | None] = queue.SimpleQueue()
+        self._writer = writer
+        self._seal = seal
+        self._dates = dates
+        self._ending = False
+
+    def run(self) -> None:
+        """Be the thread: answer until the end of it."""
+        while not self._ending:
+            self._turn(self._take())
+        self._writer.asked.put(None)
+
+    def _take(self) -> list[Open]:
+        """Return who waits, at most for a turn."""
+        waiting: list[Open] = []
+        each = self.asked.get()
+        try:
+            while each is not None:
+                waiting.append(each)
+                if len(waiting) >= MAX_TURN:
+                    return waiting
+                each = self.asked.get_nowait()
+        except queue.Empty:
+            return waiting
+        self._ending = True
+        return waiting
+
+    def _turn(self, waiting: list[Open]) -> None:
+        """Read for all, then open and answer."""
+        ends = self._writer.ends
+        found = self._read(waiting)
+        answered: list[Open] = []
+        touched: list[tuple[float, int, bytes]] = []
+        for each, fetched in zip(waiting, found, strict=True):
+            if isinstance(fetched, StoreFailed):
+                each.fail(fetched)
+                answered.append(each)
+            elif fetched is not None and each.take(self._seal, fetched):
+                answered.append(each)
+                if fetched.at - fetched.found.opened > TOUCH_SECONDS:
+                    touched.append((fetched.at, fetched.found.number, fetched.key.id))
+            else:
+                self._writer.asked.put(each)
+        deliver(answered)
+        if ends != self._writer.ends:
+            # Of a session that ended meanwhile nothing may be left; those of the others are derived again.
+            for fetched in found:
+                if isinstance(fetched, Fetched):
+                    self._seal.forget_session(fetched.key.id)
+        if touched:
+            self._touch(touched)
+
+    def _read(self, waiting: list[Open]) -> list[Fetched | StoreFailed | None]:
+        """Return, for each, what is stored, None if there is nothing that can be used, or what went wrong."""
+        with self._writer.turn:
+            connection = self._writer.reading
+            if connection is None:
+                # The writer opens the file again, if it can.
+                return [None] * len(waiting)
+            try:
+                connection.execute("BEGIN")
+                found = [self._fetch(connection, each) for each in waiting]
+                connection.execute("COMMIT")
+            except sqlite3.Error as error:
+                failure = problem(error)
+                if damaged(error):
+                    self._writer.report(connection, failure)
+            else:
+                return found
+            with contextlib.suppress(sqlite3.Error):
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+        return [StoreFailed(failure) for _ in waiting]
+
+    def _fetch(self, connection: sqlite3.Connection, each: Open) -> Fetched | StoreFailed | None:
+        try:
+            return fetch(connection, self._seal, self._dates, each.owner)
+        except sqlite3.Error:
+            raise
+        except CoatcheckError as error:
+            return StoreFailed(str(error))
+        except Exception as error:  # noqa: BLE001 - this thread serves everybody: one mistake must not end it
+            return StoreFailed(f"the reader of a store met a {type(error).__qualname__}")
+
+    def _touch(self, touched: list[tuple[float, int, bytes]]) -> None:
+        """Have sessions marked as opened: those opened longest ago are the first to go when there is no more room."""
+
+        def mark(tables: Tables) -> None:
+            tables.connection.executemany(TOUCH_SESSION, touched)
+
+        self._writer.asked.put(Chore(lambda: self._writer.attempt(mark)))

@@ -1,0 +1,148 @@
+"""What a SQLite store removes of itself, a slice at a time: what has expired, what was forgotten, what is too much."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from coatcheck.stores.sqlite_schema import FUTURE, IDLE_SESSIONS, NEXT_ENTRIES, SWEEP_ENTRIES
+from coatcheck.stores.sqlite_tables import Ended
+
+if TYPE_CHECKING:
+    from coatcheck.stores.sqlite_tables import Tables
+
+SLICE: Final = 256
+"""Rows looked at in one transaction; sessions ended in one are an eighth of it."""
+
+EVERY_SECONDS: Final = 300.0
+"""From the end of one round to the next."""
+
+FLOOR_SECONDS: Final = 3_600.0
+"""How long a floor stands. No load lasts longer."""
+
+EMPTY_SECONDS: Final = 24 * 3_600.0
+"""How long a session is kept in which there is nothing."""
+
+ROOM: Final = 0.9
+"""The part of the bound to which a store that has outgrown it is reduced."""
+
+_START: Final = (-1, b"")
+
+
+class Sweep:
+    """Goes through a store round by round, and ends sessions when there is no more room.
+
+    Every method does one slice, within a transaction of the caller's.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._due = 0.0
+        self._began: float | None = None
+        self._entries: tuple[int, bytes] | None = _START
+        self._sessions = 0
+        # The end of the last whole round, as the date that it began: what was forgotten before is gone.
+        self._done: float | None = None
+
+    def want(self) -> None:
+        """Begin a round soon: there is something to be removed."""
+        self._due = 0.0
+
+    def due(self, now: float) -> bool:
+        """Tell whether there is a slice to do."""
+        return self._began is not None or not (self._due - EVERY_SECONDS <= now < self._due)
+
+    def step(self, tables: Tables) -> bool:
+        """Do a slice and tell whether the round goes on."""
+        now = tables.dates.now()
+        if self._began is None:
+            self._began, self._entries, self._sessions = now, _START, 0
+        if self._entries is not None:
+            self._entries = self._sweep_entries(tables, self._entries, now)
+            return True
+        if self._sweep_sessions(tables, now):
+            return True
+        self._sweep_floors(tables, now)
+        self._done, self._began = self._began, None
+        self._due = now + EVERY_SECONDS
+        return False
+
+    def outgrown(self, tables: Tables) -> bool:
+        """Tell whether a store has outgrown its bound."""
+        return used_bytes(tables) > self._max_bytes
+
+    def make_room(self, tables: Tables, goal: float | None = None) -> bool:
+        """End the sessions opened longest ago, a slice of them; tell whether there is more to do.
+
+        Args:
+            tables: the store.
+            goal: bytes to be reached instead of what the bound says.
+        """
+        if used_bytes(tables) <= (self._max_bytes * ROOM if goal is None else goal):
+            return False
+        rows = tables.connection.execute(
+            "SELECT session, slot, id FROM sessions ORDER BY opened, session LIMIT ?", (SLICE // 8,)
+        ).fetchall()
+        return tables.end(Ended(*row) for row in rows) > 0
+
+    def knows_ring(self, tables: Tables) -> bool:
+        """Tell whether the keys that sessions are filed under are those of the ring."""
+        return _keys(tables) == tables.seal.key_ids
+
+    def drop_foreign(self, tables: Tables) -> bool:
+        """End sessions filed under keys that are not of the ring any more, a slice; tell whether there may be more.
+
+        Nobody can find them, so no clear reaches them: should their key come back, they must not.
+        """
+        execute = tables.connection.execute
+        foreign = sorted(_keys(tables) - tables.seal.key_ids)
+        if foreign:
+            rows = execute(
+                f"SELECT session, slot, id FROM sessions WHERE key IN ({', '.join('?' * len(foreign))}) LIMIT ?",  # noqa: S608
+                [*foreign, SLICE],
+            ).fetchall()
+            if rows:
+                return tables.end((Ended(*row) for row in rows), entries=False) > 0
+        tables.connection.execute("DELETE FROM keys")
+        tables.connection.executemany("INSERT INTO keys VALUES (?)", [(key,) for key in tables.seal.key_ids])
+        return False
+
+    def _sweep_entries(
+        self, tables: Tables, after: tuple[int, bytes], now: float
+    ) -> tuple[int, bytes] | None:
+        """Look at the entries behind a place; return where the slice ended, None at the end."""
+        execute = tables.connection.execute
+        last = execute(NEXT_ENTRIES, (*after, SLICE - 1)).fetchone()
+        end = (2**62, b"") if last is None else last
+        # What has expired stands, for a while, as the floor of its key.
+        execute(SWEEP_ENTRIES, (*after, *end, tables.dates.era, now + FUTURE, now, now - FLOOR_SECONDS))
+        return last  # type: ignore[no-any-return]
+
+    def _sweep_sessions(self, tables: Tables, now: float) -> bool:
+        execute = tables.connection.execute
+        [newest] = execute("SELECT coalesce(max(session), 0) FROM sessions").fetchone()
+        if self._sessions >= newest:
+            return False
+        end = self._sessions + SLICE
+        rows = execute(IDLE_SESSIONS, (self._sessions, end, now - EMPTY_SECONDS, now + FUTURE)).fetchall()
+        tables.end((Ended(*row) for row in rows), entries=False)
+        self._sessions = end
+        return True
+
+    def _sweep_floors(self, tables: Tables, now: float) -> None:
+        began = now if self._began is None else self._began
+        tables.connection.execute(
+            "DELETE FROM floors WHERE floor < ? AND (scope <> 0 OR floor < ?)", (now - FLOOR_SECONDS, began)
+        )
+
+
+def used_bytes(tables: Tables) -> int:
+    """Return the bytes of the pages that hold something."""
+    pages, free, size = (
+        tables.connection.execute(f"PRAGMA {what}").fetchone()[0]
+        for what in ("page_count", "freelist_count", "page_size")
+    )
+    return int((pages - free) * size)
+
+
+def _keys(tables: Tables) -> set[str]:
+    return {key for (key,) in tables.connection.execute("SELECT id FROM keys").fetchall()}

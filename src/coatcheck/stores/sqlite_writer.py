@@ -1,0 +1,451 @@
+"""The one thread that writes a SQLite store: takes what waits, commits it as a group, and tidies up between."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import queue
+import sqlite3
+import threading
+from itertools import groupby
+from typing import TYPE_CHECKING, Final
+
+from coatcheck.errors import StoreFailed
+from coatcheck.stores.sqlite_calls import deliver
+from coatcheck.stores.sqlite_file import Damaged, damaged, problem, translated
+from coatcheck.stores.sqlite_operations import Chore, ClearAll, Forget, Operation, Put, run_puts
+from coatcheck.stores.sqlite_sweep import ROOM, Sweep, used_bytes
+from coatcheck.stores.sqlite_tables import Tables
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from coatcheck.stores.seal import Seal
+    from coatcheck.stores.sqlite_dates import Dates
+    from coatcheck.stores.sqlite_file import StoreFile
+
+MAX_GROUP: Final = 256
+"""Operations in one transaction."""
+
+MAX_GROUP_BYTES: Final = 8 * 1024 * 1024
+"""Bodies in one transaction, about."""
+
+IDLE_SECONDS: Final = 5.0
+"""How often a writer that nobody asks for anything looks whether something is to be tidied."""
+
+UNTIDY_GROUPS: Final = 50
+"""After so many groups without an idle moment a slice is tidied all the same."""
+
+LOG_BYTES: Final = 4 * 1024 * 1024
+"""A write-ahead log longer than this is written back; four times as long, it is emptied."""
+
+ERASE_ATTEMPTS: Final = 4
+"""Each waits for readers of other programs as long as any operation waits for a lock."""
+
+logger = logging.getLogger("coatcheck.stores")
+
+
+class Writer:
+    """Owns the connection that writes and, for as long as it takes to replace the file, the one that reads beside it.
+
+    Args:
+        file: the file, locked.
+        seal: what seals its entries.
+        dates: what dates them.
+        max_bytes: the bound of the store.
+
+    Attributes:
+        asked: where operations and chores are put; None ends the thread when what is before it is done.
+        turn: held by who reads, for a moment at a time, and by the writer when nobody may.
+        reading: the reader's connection, used under *turn* only; None while the file cannot be opened.
+        ends: a number that grows when sessions have ended.
+    """
+
+    def __init__(self, file: StoreFile, seal: Seal, dates: Dates, max_bytes: int) -> None:
+        self.asked: queue.SimpleQueue[Operation[Any] | Chore | None] = queue.SimpleQueue()
+        self.turn = threading.Lock()
+        self.reading: sqlite3.Connection | None = None
+        self.ends = 0
+        self._file = file
+        self._seal = seal
+        self._dates = dates
+        self._sweep = Sweep(max_bytes)
+        # After so many bytes written the size is looked at again.
+        self._growth = max_bytes // 64
+        self._unmeasured = self._growth
+        self._tables: Tables | None = None
+        self._synced = False
+        self._foreign = True
+        self._outgrown = False
+        self._ending = False
+        self._complaint: str | None = None
+
+    # -- the file ---------------------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Open the file; a damaged one is moved aside.
+
+        Raises:
+            StoreFailed: there can be no store there.
+        """
+        for again in (False, True):
+            try:
+                self._connect()
+            except Damaged as error:
+                why = str(error)
+            else:
+                return
+            if not again:
+                self._file.move_aside(why)
+        raise StoreFailed(why)
+
+    def _connect(self) -> None:
+        try:
+            writing = self._file.connect_writer()
+            self._tables = Tables(writing, self._seal, self._dates)
+            translated(lambda: self._dates.start(writing))
+            self.reading = self._file.connect_reader()
+        except BaseException:
+            self._disconnect()
+            raise
+        self._synced, self._foreign = False, True
+        self._sweep.want()
+
+    def _disconnect(self) -> None:
+        """Close both connections, the writer's last: the last one writes the log back."""
+        tables, self._tables = self._tables, None
+        reading, self.reading = self.reading, None
+        for connection in (reading, None if tables is None else tables.connection):
+            if connection is not None:
+                with contextlib.suppress(sqlite3.Error):
+                    connection.close()
+        self._seal.forget_all()
+
+    def connections(self) -> list[sqlite3.Connection]:
+        """Return what a forked child must neither touch nor let go of."""
+        tables = self._tables
+        both = (self.reading, None if tables is None else tables.connection)
+        return [connection for connection in both if connection is not None]
+
+    def report(self, seen: sqlite3.Connection, why: str) -> None:
+        """Take note, in the reader's thread, that the connection it read from has met damage."""
+
+        def replace() -> None:
+            # Unless that has been done meanwhile.
+            if self.reading is seen:
+                self._replace(why)
+
+        self.asked.put(Chore(replace))
+
+    def _replace(self, why: str) -> None:
+        """Move a damaged file aside and begin an empty one, if that can be done now."""
+        with self.turn:
+            self._disconnect()
+            try:
+                self._file.move_aside(why)
+                self.open()
+            except StoreFailed as error:
+                self._complain(str(error))
+
+    def _complain(self, what: str) -> None:
+        # Once, not for every operation that fails of it.
+        if what != self._complaint:
+            self._complaint = what
+            logger.error("%s", what)
+
+    # -- the thread -------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Be the thread: do what is asked until the end of it."""
+        wait, groups = 0.0, 0
+        while not self._ending:
+            group = self._take(wait)
+            wait = 0.0
+            if group:
+                self._safely(lambda: self._do(group))  # noqa: B023 - called at once
+                groups += 1
+            if not group or groups >= UNTIDY_GROUPS:
+                groups = 0
+                wait = 0.0 if self._safely(self._tidy) else IDLE_SECONDS
+        self._safely(self._finish)
+        with self.turn:
+            self._disconnect()
+
+    def _take(self, wait: float) -> list[Operation[Any] | Chore]:
+        """Return what waits, at most a group."""
+        group: list[Operation[Any] | Chore] = []
+        size = 0
+        asked = self.asked
+        try:
+            call = asked.get(timeout=wait) if wait > 0 else asked.get_nowait()
+            while call is not None:
+                group.append(call)
+                if isinstance(call, Put):
+                    size += len(call.record.body)
+                if len(group) >= MAX_GROUP or size >= MAX_GROUP_BYTES:
+                    return group
+                call = asked.get_nowait()
+        except queue.Empty:
+            return group
+        self._ending = True
+        return group
+
+    def _do(self, group: list[Operation[Any] | Chore]) -> None:
+        """Do a group in the order in which it was asked for, chores between transactions."""
+        operations: list[Operation[Any]] = []
+        for each in group:
+            if not isinstance(each, Chore):
+                operations.append(each)
+                continue
+            self._commit(operations)
+            operations = []
+            self._do_chore(each)
+        self._commit(operations)
+
+    def _do_chore(self, chore: Chore) -> None:
+        failure: str | None = None
+        result = None
+        try:
+            result = chore.work()
+        except StoreFailed as error:
+            failure = str(error)
+        except sqlite3.Error as error:
+            failure = problem(error)
+            self._met(error)
+        if chore.call is not None:
+            if failure is None:
+                chore.call.succeed(result)
+            else:
+                chore.call.fail(StoreFailed(failure))
+            deliver([chore.call])
+
+    def _safely(self, work: Callable[[], bool | None]) -> bool:
+        """Do something that nobody waits for; tell whether it says that there is more to do."""
+        try:
+            return work() or False
+        except sqlite3.Error as error:
+            self._met(error)
+        except Exception as error:  # noqa: BLE001 - this thread serves everybody: one mistake must not end it
+            # What it says may hold data.
+            self._complain(f"the writer of a store met a {type(error).__qualname__}")
+        return False
+
+    # -- groups -----------------------------------------------------------------------------------------------------
+
+    def _commit(self, group: list[Operation[Any]]) -> None:
+        """Do a group in one transaction and answer it."""
+        if not group:
+            return
+        failure = self.attempt(
+            lambda tables: self._apply(tables, group), synced=any(each.synced for each in group)
+        )
+        if failure is not None:
+            _fail(group, failure)
+            return
+        if any(isinstance(each, Forget | ClearAll) for each in group):
+            self._sweep.want()
+        deliver(each for each in group if not each.erases)
+        erasing = [each for each in group if each.erases]
+        if erasing:
+            failure = self._erase()
+            if failure is None:
+                deliver(erasing)
+            else:
+                _fail(erasing, failure)
+        log_bytes = self._file.sizes()[1]
+        if log_bytes > LOG_BYTES:
+            self._safely(lambda: self._checkpoint("PASSIVE" if log_bytes < 4 * LOG_BYTES else "TRUNCATE"))
+
+    def _apply(self, tables: Tables, group: list[Operation[Any]]) -> None:
+        for is_put, operations in groupby(group, key=lambda each: isinstance(each, Put)):
+            if is_put:
+                self._unmeasured -= run_puts(tables, [each for each in operations if isinstance(each, Put)])
+            else:
+                for operation in operations:
+                    operation.run(tables)
+        if self._unmeasured <= 0:
+            self._unmeasured = self._growth
+            self._outgrown = self._sweep.outgrown(tables)
+
+    def attempt(self, work: Callable[[Tables], object], *, synced: bool = False) -> str | None:
+        """Do something in a transaction; return what went wrong, if anything did.
+
+        When there is no room, some is made, once.
+        """
+        error = self._transact(work, synced=synced)
+        if isinstance(error, sqlite3.Error) and _code(error) == sqlite3.SQLITE_FULL and self._make_room():
+            error = self._transact(work, synced=synced)
+        if error is None:
+            return None
+        if isinstance(error, sqlite3.Error):
+            self._met(error)
+            return problem(error)
+        return str(error)
+
+    def _transact(self, work: Callable[[Tables], object], *, synced: bool) -> Exception | None:
+        """Do something in a transaction, or nothing of it; return what was raised."""
+        tables = self._tables
+        try:
+            if tables is None:
+                tables = self._reopen()
+            execute = tables.connection.execute
+            if synced is not self._synced:
+                execute(f"PRAGMA synchronous = {'FULL' if synced else 'NORMAL'}")
+                self._synced = synced
+            execute("BEGIN IMMEDIATE")
+            work(tables)
+            execute("UPDATE meta SET high_water = ? WHERE high_water < ?", (self._dates.now(),) * 2)
+            execute("COMMIT")
+            self.ends += tables.settle()
+        except (sqlite3.Error, StoreFailed) as error:
+            failure: Exception = error
+        except Exception as error:  # noqa: BLE001 - this thread serves everybody: one mistake must not end it
+            failure = StoreFailed("the store failed by a mistake of its own")
+            self._complain(f"the writer of a store met a {type(error).__qualname__}")
+        else:
+            self._complaint = None
+            return None
+        if tables is not None:
+            with contextlib.suppress(sqlite3.Error):
+                if tables.connection.in_transaction:
+                    tables.connection.execute("ROLLBACK")
+            self.ends += tables.settle()
+        return failure
+
+    def _reopen(self) -> Tables:
+        """Open a file that could not be opened when it should have been."""
+        with self.turn:
+            self.open()
+        assert self._tables is not None
+        return self._tables
+
+    def _met(self, error: sqlite3.Error) -> None:
+        if damaged(error):
+            self._replace(problem(error))
+
+    def _make_room(self) -> bool:
+        """Do what can be done about a disk that is full; tell whether it is worth another attempt."""
+        try:
+            tables = self._tables
+            assert tables is not None
+            self._checkpoint("TRUNCATE")
+            goal = used_bytes(tables) * ROOM
+        except sqlite3.Error:
+            return False
+        more = True
+        while more:
+            ended = False
+
+            def end(tables: Tables) -> None:
+                nonlocal ended
+                ended = self._sweep.make_room(tables, goal)
+
+            if self._transact(end, synced=False) is not None:
+                return False
+            more = ended
+        return True
+
+    # -- the log ----------------------------------------------------------------------------------------------------
+
+    def _erase(self, attempts: int = ERASE_ATTEMPTS) -> str | None:
+        """Empty the log, so that nothing of sessions that ended is left in it; return what stands in the way."""
+        tables = self._tables
+        if tables is None:
+            return "the store's file cannot be opened"
+        if not tables.unclean:
+            return None
+        try:
+            for _ in range(attempts):
+                if self._checkpoint("TRUNCATE"):
+                    tables.unclean = False
+                    return None
+        except sqlite3.Error as error:
+            self._met(error)
+            return problem(error)
+        return "another program reads the store and keeps its log from being emptied"
+
+    def _checkpoint(self, mode: str) -> bool:
+        """Write the log back into the file; tell whether all of it was."""
+        tables = self._tables
+        if tables is None:
+            return False
+        # Who reads meanwhile would keep the log from being emptied.
+        with self.turn if mode == "TRUNCATE" else contextlib.nullcontext():
+            row = tables.connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+        return bool(row[0] == 0)
+
+    # -- tidying ----------------------------------------------------------------------------------------------------
+
+    def _tidy(self) -> bool:
+        """Do a slice of what is to be removed; tell whether there is more to do at once."""
+        tables = self._tables
+        if tables is None:
+            return False
+        if self._foreign:
+            return self._slice(self._drop_foreign)
+        if self._sweep.due(self._dates.now()):
+            return self._slice(self._sweep.step) or self._outgrown
+        if self._outgrown:
+            return self._slice(self._shrink)
+        if tables.unclean:
+            self._erase(attempts=1)
+        return False
+
+    def _slice(self, work: Callable[[Tables], bool]) -> bool:
+        """Do a slice in a transaction; tell whether it was done, so that what is next can be."""
+        return self.attempt(work) is None
+
+    def _drop_foreign(self, tables: Tables) -> bool:
+        self._foreign = self._sweep.drop_foreign(tables)
+        return self._foreign
+
+    def _shrink(self, tables: Tables) -> bool:
+        self._outgrown = self._sweep.make_room(tables)
+        return self._outgrown
+
+    def compact(self) -> tuple[int, int]:
+        """Remove all that can be, give back the room, and return the bytes of the file before and after.
+
+        Raises:
+            StoreFailed: it cannot be done now.
+        """
+        before = sum(self._file.sizes())
+        self._sweep.want()
+        while self._sweep.due(self._dates.now()):
+            failure = self.attempt(self._sweep.step)
+            if failure is not None:
+                raise StoreFailed(failure)
+        tables = self._tables
+        if tables is not None:
+            tables.connection.execute("VACUUM")
+            tables.unclean = True
+        failure = self._erase()
+        if failure is not None:
+            raise StoreFailed(failure)
+        return before, sum(self._file.sizes())
+
+    def purge(self) -> None:
+        """End what no key of the ring opens, before anybody is answered."""
+        tables = self._tables
+        assert tables is not None
+        self._foreign = not translated(lambda: self._sweep.knows_ring(tables))
+        while self._foreign:
+            failure = self.attempt(self._drop_foreign)
+            if failure is not None:
+                raise StoreFailed(failure)
+
+    def _finish(self) -> None:
+        """Leave the file complete, and nothing beside it."""
+        self._checkpoint("TRUNCATE")
+
+
+def _fail(operations: list[Operation[Any]], failure: str) -> None:
+    for operation in operations:
+        # Each its own: an exception that is raised in many places grows in each.
+        operation.fail(StoreFailed(failure))
+    deliver(operations)
+
+
+def _code(error: sqlite3.Error) -> int:
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
