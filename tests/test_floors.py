@@ -19,7 +19,8 @@ FLOORS: list[set[str]] = [
     {
         f"engine.{module}"
         for module in (
-            "sessions", "home", "loads", "refresh", "resolution", "session", "cache", "schedule", "sync", "persistence", "repairs", "guarded", "write_behind"
+            "sessions", "home", "loads", "refresh", "resolution", "session", "cache", "schedule", "sync", "persistence", "repairs", "guarded", "write_behind",
+            "connections"
         )
     },
     {"stores", "upstream", "telemetry"},

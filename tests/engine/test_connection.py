@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from coatcheck import Limits, Policy
-from coatcheck.engine.loads import CLOSE_SECONDS
+from coatcheck.engine.connections import CALL_SECONDS, CLOSE_SECONDS
 from coatcheck.errors import (
     AuthExpired,
     CacheClosed,
@@ -375,3 +375,24 @@ async def test_a_live_call_that_is_not_connected_yet_ends_with_the_session(
     logging_in.set()
     await settle()
     assert [] == world.apis
+
+
+async def test_a_live_call_does_not_wait_for_a_connect_that_never_ends(
+    make_cache: MakeCache, world: World, clock: FakeClock
+) -> None:
+    asked: list[str] = []
+
+    async def connect(user: str) -> Any:
+        asked.append(user)
+        if len(asked) == 1:
+            await asyncio.Event().wait()
+        return world.connect(user)
+
+    cache = make_cache(world, connect=connect)
+    calling = asyncio.create_task(cache.session("ann").call(_name_of))
+    await settle()
+    await clock.advance(CALL_SECONDS)
+    with pytest.raises(LoadTimeout):
+        await calling
+    # The next asks anew.
+    assert "ann" == await cache.session("ann").call(_name_of)

@@ -5,20 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
-import inspect
-import logging
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from coatcheck.attempts import Attempts, attempts
+from coatcheck.engine.connections import Connections, end_of_session
 from coatcheck.engine.entry import NEVER, PER_CALLER, Entry
 from coatcheck.engine.events import LoadEnded
 from coatcheck.engine.flight import Failed, Flight, own_copy
 from coatcheck.engine.home import HomeEnded, tell
 from coatcheck.engine.policy import JITTER_STEPS, expiry, may_hide
 from coatcheck.engine.slots import Pace, Slots
-from coatcheck.engine.state import Connected
 from coatcheck.engine.stats import Cause, Count, End, Removal
-from coatcheck.errors import CacheClosed, LoaderBroke, LoadTimeout, Refused, SessionCleared
+from coatcheck.errors import CacheClosed, LoaderBroke, LoadTimeout, Refused
 
 if TYPE_CHECKING:
     import random
@@ -36,11 +34,6 @@ if TYPE_CHECKING:
     from coatcheck.engine.stats import Ledger
 
 T = TypeVar("T")
-
-CLOSE_SECONDS = 10.0
-"""How long the closing of a connection is waited for."""
-
-logger = logging.getLogger("coatcheck.engine")
 
 chain_of_loads: contextvars.ContextVar[tuple[Flight, ...]] = contextvars.ContextVar(
     "coatcheck.chain_of_loads", default=()
@@ -82,7 +75,6 @@ class Loads:
     ) -> None:  # fmt: skip
         self._sessions = sessions
         self._home = home
-        self._connect = connect
         self._rules = rules
         self._limits = limits
         self._ledger = ledger
@@ -97,6 +89,9 @@ class Loads:
         # What lets time pass until another load may begin, and what was given up and has not ended: waited for by nobody.
         self._timers: set[asyncio.Task[Any]] = set()
         self._abandoned: set[asyncio.Future[Any]] = set()
+        self._connections = Connections(
+            home=home, connect=connect, clock=clock, spawn=self.spawn, disown=self._disown
+        )
         self._slots: Slots
         self._pace: Pace | None
         self._open_gates()
@@ -118,7 +113,7 @@ class Loads:
             CacheClosed: with the whole cache.
         """
         if state.closed:
-            raise self._end_of_session()
+            raise end_of_session(self._home)
         flight = Flight(key, state=state, resource=resource, values=values, cause=cause, forced=forced)
         # What began in the background is no part of the load inside of which it happened to begin.
         if cause is not Cause.REFRESH:
@@ -134,7 +129,7 @@ class Loads:
         """Start loads that had to wait for others of their key."""
         for flight in flights:
             if flight.state.closed:
-                self._land(flight, Failed(self._end_of_session()))
+                self._land(flight, Failed(end_of_session(self._home)))
             else:
                 self._start(flight)
 
@@ -143,21 +138,10 @@ class Loads:
         if state.flights is not None:
             for flight in state.flights.all():
                 if not flight.called:
-                    self._land(flight, Failed(self._end_of_session()))
+                    self._land(flight, Failed(end_of_session(self._home)))
                     if flight.task is not None:
                         flight.task.cancel()
-        connection = state.connection
-        if connection is None:
-            return
-        logging_in = not isinstance(connection, Connected) and not connection.done()
-        # Nobody is left who could use what a log-in under way brings; one not yet begun would be a call after the clear.
-        if state.loading > 0 and not logging_in:
-            return
-        state.connection = None
-        if isinstance(connection, Connected):
-            self.spawn(self._close_connection(connection.api))
-        else:
-            self._discard(connection)
+        self._connections.release(state)
 
     def enter(self, state: State) -> object:
         """Note that a caller is at work in a session, as if it were a load; return what stands for that caller."""
@@ -182,12 +166,12 @@ class Loads:
         """
         with self._home.step:
             if state.closed:
-                raise self._end_of_session()
+                raise end_of_session(self._home)
             caller = self.enter(state)
         try:
-            api = await self._connection(state)
+            api = await self._connections.in_time(state)
             if state.closed:
-                raise self._end_of_session()
+                raise end_of_session(self._home)
             return await work(api)
         finally:
             self.leave(state, caller)
@@ -198,6 +182,9 @@ class Loads:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+    def _disown(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
 
     async def settled(self) -> None:
         """Return when no load and no closing of a connection is under way."""
@@ -302,50 +289,21 @@ class Loads:
         self._abandoned.add(loading)
         loading.add_done_callback(self._ended_at_last)
         with self._home.lock:
-            connection = flight.state.connection
-            if isinstance(connection, Connected) or flight not in self._flights:
-                return
-            if connection is not None and not connection.done():
-                # A connect that hangs must not make every later load of this session hang, too.
-                flight.state.connection = None
-                self._discard(connection)
+            if flight in self._flights:
+                self._connections.give_up(flight.state)
 
     def _ended_at_last(self, loading: asyncio.Task[Entry | Failed]) -> None:
         self._ledger.abandoned -= 1
         self._abandoned.discard(loading)
 
-    def _discard(self, connection: asyncio.Future[Any]) -> None:
-        """Close a connection that nobody uses any more, or give up the attempt to get one."""
-        if connection.done():
-            self._abandoned.discard(connection)
-            if not connection.cancelled() and connection.exception() is None:
-                self.spawn(self._close_connection(connection.result()))
-            return
-        connection.cancel()
-        # One that takes no notice is waited for by nobody; what it brings in the end is closed.
-        self._abandoned.add(connection)
-        self._tasks.discard(cast("asyncio.Task[Any]", connection))
-        connection.add_done_callback(self._discard)
-
-    async def _close_connection(self, api: Any) -> None:
-        closing = asyncio.create_task(_close(api))
-        patience = asyncio.create_task(self._clock.sleep(CLOSE_SECONDS))
-        await asyncio.wait({closing, patience}, return_when=asyncio.FIRST_COMPLETED)
-        patience.cancel()
-        if not closing.done():
-            logger.warning("closing a connection did not end within %s s", CLOSE_SECONDS)
-            closing.cancel()
-            self._abandoned.add(closing)
-            closing.add_done_callback(self._abandoned.discard)
-
     async def _load(self, flight: Flight, permit: Permit) -> Entry | Failed:
         resource: Resource[Any] = flight.resource
         try:
             await permit.take()
-            api = await self._connection(flight.state)
+            api = await self._connections.of(flight.state)
             with self._home.step:
                 if flight.state.closed:
-                    return Failed(self._end_of_session())
+                    return Failed(end_of_session(self._home))
                 self._note_begin(flight)
             arguments = {
                 parameter.name: value
@@ -368,40 +326,6 @@ class Loads:
             started=flight.started,
             jitter=self._rng.randrange(JITTER_STEPS + 1),
         )
-
-    async def _connection(self, state: State) -> Any:
-        with self._home.step:
-            if state.closed:
-                raise self._end_of_session()
-            if state.connection is None:
-                task = self.spawn(_open_connection(self._connect, state.user))
-                task.add_done_callback(retrieve)
-                state.connection = task
-            connection = state.connection
-        if isinstance(connection, Connected):
-            return connection.api
-        try:
-            api = await asyncio.shield(connection)
-        except BaseException as error:
-            with self._home.lock:
-                # One that has just succeeded stays, though this waiter was cancelled at the same moment.
-                if state.connection is connection and _failed(connection):
-                    state.connection = None
-            me = asyncio.current_task()
-            if not isinstance(error, asyncio.CancelledError) or me is None or me.cancelling():
-                raise
-            # It was connect that was cancelled, not who waits for it.
-            if state.closed:
-                raise self._end_of_session() from None
-            if isinstance(connection, asyncio.Task) and connection.cancelling():
-                raise LoadTimeout(
-                    "connect did not end before the deadline of a load that waited for it"
-                ) from None
-            raise LoaderBroke("connect was cancelled from within") from None
-        with self._home.lock:
-            if state.connection is connection:
-                state.connection = Connected(api)
-        return api
 
     def _note_begin(self, flight: Flight) -> None:
         flight.begin(self._clock.monotonic())
@@ -520,15 +444,6 @@ class Loads:
             ),
         )
 
-    def _end_of_session(self) -> CacheClosed | SessionCleared:
-        if self._home.closed:
-            return CacheClosed("the cache was closed before this load could begin")
-        return SessionCleared("the session was cleared before this load could begin; ask again")
-
-
-def _failed(connection: asyncio.Future[Any]) -> bool:
-    return connection.done() and (connection.cancelled() or connection.exception() is not None)
-
 
 def running_chain() -> tuple[Flight, ...]:
     """Return the loads that the current task runs inside of; what a loader has left running may outlive its load."""
@@ -549,31 +464,3 @@ def _give_up(flight: Flight) -> None:
     """Let those who still wait for it, on a loop that was home, ask the loop that is."""
     if not flight.landed.done():
         flight.landed.set_result(Failed(HomeEnded()))
-
-
-async def _open_connection(connect: Callable[[str], Any], user: str) -> Any:
-    try:
-        api = connect(user)
-        return await api if inspect.isawaitable(api) else api
-    except (Exception, asyncio.CancelledError):
-        raise
-    except BaseException as error:  # noqa: BLE001 - let through, it would end the loop and everybody's loads
-        raise LoaderBroke(f"connect raised {type(error).__name__}") from None
-
-
-async def _close(api: Any) -> None:
-    close = getattr(api, "aclose", None)
-    if close is None:
-        return
-    try:
-        await close()
-    except asyncio.CancelledError:
-        raise
-    except BaseException as error:  # noqa: BLE001 - the session is gone; there is nobody to raise this to
-        logger.warning("closing a connection failed: %s", type(error).__name__)
-
-
-def retrieve(task: asyncio.Task[Any]) -> None:
-    """Look at a task's exception: all who waited for it may have been cancelled, and then nobody else does."""
-    if not task.cancelled():
-        task.exception()

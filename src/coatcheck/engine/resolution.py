@@ -7,12 +7,13 @@ import contextlib
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from coatcheck.engine.connections import retrieve
 from coatcheck.engine.entry import NEVER, PER_CALLER, Alias, Entry, Outcome
 from coatcheck.engine.events import RefusalServed, StaleServed
 from coatcheck.engine.flight import ANY, NOT_YET_BEGUN, Flight, own_copy
 from coatcheck.engine.home import HomeEnded
 from coatcheck.engine.keys import encode_arguments
-from coatcheck.engine.loads import retrieve, running_chain
+from coatcheck.engine.loads import running_chain
 from coatcheck.engine.policy import Freshness, ageing_point, expiry, judge, may_hide
 from coatcheck.engine.stats import Cause, Count
 from coatcheck.errors import ReentrantLoad
