@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -11,11 +12,13 @@ import msgspec
 
 from coatcheck.engine.cache import SessionCache
 from coatcheck.engine.stats import CacheStats, UserStats
-from coatcheck.errors import NoCredentials, SettingsError
+from coatcheck.errors import KeysUnusable, NoCredentials, SettingsError, StoreFailed, StoreInUse
 from coatcheck.ipc.api import IpcCloud, log_in
 from coatcheck.ipc.executor import APIExecutorService
 from coatcheck.ipc.resources import catalog
 from coatcheck.settings import Settings, load
+from coatcheck.stores.key_ring import KeyRing
+from coatcheck.stores.sqlite import SQLiteStore
 from coatcheck.upstream.breaker import BreakerState  # noqa: TC001 - a Struct reads its annotations
 from coatcheck.upstream.client import UpstreamClient
 from coatcheck.upstream.log_ins import Account, LogIns
@@ -25,6 +28,9 @@ if TYPE_CHECKING:
     from coatcheck.clock import Clock
     from coatcheck.engine.events import Event
     from coatcheck.engine.limits import Limits
+    from coatcheck.engine.store import Store
+
+logger = logging.getLogger("coatcheck.bootstrap")
 
 Credentials = Callable[[str], Account | TokenProvider | None]
 """Says with what a user is logged in; None for a user that nothing is known of, who is nobody else instead."""
@@ -65,6 +71,7 @@ class IpcCache(SessionCache[IpcCloud]):
         log_ins: LogIns,
         credentials: Credentials,
         *,
+        store: Store | None = None,
         limits: Limits | None,
         clock: Clock | None,
         on_event: Callable[[Event], object] | None,
@@ -74,7 +81,14 @@ class IpcCache(SessionCache[IpcCloud]):
         self._log_ins = log_ins
         self._credentials = credentials
         super().__init__(
-            catalog, connect=self._connect, limits=limits, clock=clock, on_event=on_event, enabled=enabled
+            catalog,
+            connect=self._connect,
+            store=store,
+            authority=self._authority,
+            limits=limits,
+            clock=clock,
+            on_event=on_event,
+            enabled=enabled,
         )
 
     @overload
@@ -105,6 +119,14 @@ class IpcCache(SessionCache[IpcCloud]):
             await self._log_ins.aclose()
             await self._client.aclose()
 
+    def _authority(self, user: str) -> str | None:
+        """Say from where, and as whom, a user's data is loaded: kept data of another account is not theirs."""
+        found = self._credentials(user)
+        if found is None:
+            return None
+        account = found.email if isinstance(found, Account) else type(found).__qualname__
+        return f"{account} at {self._client.base_url}"
+
     def _connect(self, user: str) -> IpcCloud:
         found = self._credentials(user)
         if found is None:
@@ -117,6 +139,7 @@ def ipc_cache(
     settings: Settings,
     *,
     credentials: Credentials | None = None,
+    store: Store | None = None,
     clock: Clock | None = None,
     enabled: bool = True,
     limits: Limits | None = None,
@@ -130,6 +153,7 @@ def ipc_cache(
     Args:
         settings: where the upstream is, its limits, and whose accounts are known.
         credentials: asked, instead of the settings, what each user is logged in with.
+        store: keeps sessions beneath memory, across restarts, such as `session_store` returns; the cache closes it.
         clock: the time.
         enabled: False makes every get load and keeps nothing but the users' tokens.
         limits: instead of those of the settings.
@@ -138,12 +162,8 @@ def ipc_cache(
     Raises:
         SettingsError: there is no upstream.
     """
-    if settings.upstream_url is None:
-        raise SettingsError(
-            "setting COATCHECK_UPSTREAM_URL: is missing; set it to the upstream's http(s)://host[:port][/prefix]"
-        )
     client = UpstreamClient(
-        settings.upstream_url,
+        check_upstream(settings),
         clock=clock,
         timeout=settings.timeout.total_seconds(),
         max_body=settings.max_body,
@@ -152,6 +172,7 @@ def ipc_cache(
         client,
         LogIns(partial(log_in, client), clock=clock),
         configured_credentials(settings) if credentials is None else credentials,
+        store=store,
         limits=settings.limits.limits() if limits is None else limits,
         clock=clock,
         on_event=on_event,
@@ -166,6 +187,19 @@ def ipc_cache(
             }
         )
     return cache
+
+
+def check_upstream(settings: Settings) -> str:
+    """Return where the upstream is.
+
+    Raises:
+        SettingsError: no setting tells it.
+    """
+    if settings.upstream_url is None:
+        raise SettingsError(
+            "setting COATCHECK_UPSTREAM_URL: is missing; set it to the upstream's http(s)://host[:port][/prefix]"
+        )
+    return settings.upstream_url
 
 
 def configured_credentials(settings: Settings) -> Credentials:
@@ -185,10 +219,35 @@ def configured_credentials(settings: Settings) -> Credentials:
     return credentials
 
 
+def session_store(settings: Settings, *, clock: Clock | None = None) -> SQLiteStore | None:
+    """Open the store that *settings* name; None if they say ``memory``.
+
+    Unless the settings name its file, a store that cannot be opened, as when another program has it open, is gone
+    without, which is told in one line of the log.
+
+    Raises:
+        StoreInUse: another program has it open.
+        StoreFailed: it cannot be opened or made.
+        KeysUnusable: its keys are missing, can be read by others, or cannot be made.
+    """
+    path = settings.store_file()
+    if path is None:
+        return None
+    try:
+        return SQLiteStore(
+            path, keys=KeyRing.at(settings.keys_file()), clock=clock, max_bytes=settings.max_store_bytes
+        )
+    except (StoreInUse, StoreFailed, KeysUnusable) as error:
+        if settings.store is not None:
+            raise
+        logger.warning("sessions are kept in memory alone and do not survive a restart: %s", error)
+        return None
+
+
 def build_executor(
     settings: Settings | None = None, *, credentials: Credentials | None = None, clock: Clock | None = None
 ) -> APIExecutorService:
-    """Return the drop-in service over a cache of its own, which its ``close()`` closes.
+    """Return the drop-in service over a cache and a store of its own, which its ``close()`` closes.
 
     Args:
         settings: None for those of the environment and the file.
@@ -197,10 +256,13 @@ def build_executor(
 
     Raises:
         SettingsError: a setting is wrong, or there is no upstream.
+        StoreInUse, StoreFailed, KeysUnusable: the file that the settings name for the store cannot be used.
     """
     settings = load() if settings is None else settings
+    check_upstream(settings)
+    store = session_store(settings, clock=clock)
     return APIExecutorService(
-        ipc_cache(settings, credentials=credentials, clock=clock),
+        ipc_cache(settings, credentials=credentials, store=store, clock=clock),
         default_email=settings.default_email,
         strict=settings.strict_users,
         clock=clock,

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
 
-from platformdirs import user_config_path
+from platformdirs import user_config_path, user_data_path
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -52,6 +52,8 @@ from coatcheck.upstream.tokens import sendable
 PREFIX: Final = "COATCHECK_"
 CONFIG: Final = f"{PREFIX}CONFIG"
 DEFAULT_FILE: Final = "coatcheck.toml"
+IN_MEMORY: Final = "memory"
+"""The setting of ``store`` that keeps sessions in memory alone."""
 
 _DURATION = "must be seconds, or a duration such as PT30M"
 _CLEARER = {
@@ -185,6 +187,8 @@ class Settings(_Table):
         token: a token of ``default_email``, who then needs no password. It cannot be renewed.
         everyone_sees_data_of: an account for all users that have none of their own: **each of them sees that
             account's data as if it were theirs**. None: such users get an error.
+        store: the file in which sessions survive restarts, ``memory`` for none, or None for `default_store`.
+        max_store_bytes: how large that file may become; then the sessions opened longest ago go.
         keys: the file of the keys that what is stored is sealed with; None for `default_keys`.
         limits: what the cache may hold and do at once.
     """
@@ -200,12 +204,20 @@ class Settings(_Table):
     )
     token: Annotated[SecretStr, AfterValidator(_token)] | None = None
     everyone_sees_data_of: SharedAccount | None = None
+    store: Text | None = None
+    max_store_bytes: Annotated[int, Field(ge=1024 * 1024)] = 1024 * 1024 * 1024
     keys: Annotated[Path, AfterValidator(_no_key)] | None = None
     limits: LimitSettings = LimitSettings()
 
+    def store_file(self) -> Path | None:
+        """Return where sessions are stored; None for in memory alone."""
+        if self.store is None:
+            return default_store()
+        return None if self.store == IN_MEMORY else Path(self.store).expanduser()
+
     def keys_file(self) -> Path:
         """Return where the keys are."""
-        return default_keys() if self.keys is None else self.keys
+        return default_keys() if self.keys is None else self.keys.expanduser()
 
     @model_validator(mode="after")
     def _token_has_an_owner(self) -> Settings:
@@ -239,6 +251,11 @@ class _FromEnvironment(BaseSettings, Settings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         # What is passed is what the file says, and the environment wins over it.
         return env_settings, init_settings
+
+
+def default_store() -> Path:
+    """Return where sessions are stored when no setting says it: in the folder for the user's data."""
+    return user_data_path("coatcheck") / "sessions.sqlite"
 
 
 def default_keys() -> Path:

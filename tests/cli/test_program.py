@@ -32,7 +32,7 @@ def test_help_says_what_a_command_does(coatcheck: Coatcheck, command: tuple[str,
 @pytest.mark.parametrize(
     ("command", "options"),
     [
-        ("demo", {"--users", "--passes", "--seed", "--latency-scale", "--outage", "--json"}),
+        ("demo", {"--users", "--passes", "--seed", "--latency-scale", "--outage", "--restart", "--json"}),
         ("get", {"--user", "--arg", "--refresh", "--json", "--config"}),
         ("simulator", {"--port", "--seed", "--users", "--latency-scale"}),
     ],

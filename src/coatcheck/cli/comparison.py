@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -14,6 +16,8 @@ from coatcheck.cli.upstream_process import UpstreamProcess, upstream_process
 from coatcheck.clock import SystemClock
 from coatcheck.settings import Settings
 from coatcheck.simulator import Simulator
+from coatcheck.stores.key_ring import KeyRing
+from coatcheck.stores.sqlite import SQLiteStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +42,17 @@ class UpstreamCalls(PathCalls, frozen=True, rename={"with_": "with"}):
     """
 
     by_path: dict[str, PathCalls]
+
+    @classmethod
+    def compared(cls, before: dict[str, int], after: dict[str, int]) -> UpstreamCalls:
+        """Return the calls by path that were made without something, compared with those made with it."""
+        return cls(
+            *_compared(sum(before.values()), sum(after.values())),
+            by_path={
+                path: PathCalls(*_compared(count, after.get(path, 0)))
+                for path, count in sorted(before.items(), key=lambda each: -each[1])
+            },
+        )
 
 
 class Quantiles(msgspec.Struct, frozen=True):
@@ -125,29 +140,25 @@ async def _run(
     advance: Callable[[], object],
 ) -> _Run:
     settings = Settings(upstream_url=upstream.url)
-    async with ipc_cache(settings, credentials=accounts_of(simulator), enabled=enabled) as cache:
-        done = await replay(cache, truth, users, passes=passes, clock=SystemClock(), advance=advance)
-        return _Run(done, await upstream.calls_by_path(), cache.stats())
+    # A store of its own: simulated users have no business among those of the service.
+    with tempfile.TemporaryDirectory(prefix="coatcheck-") as folder:
+        store = SQLiteStore(Path(folder) / "sessions.sqlite", keys=KeyRing.drawn()) if enabled else None
+        async with ipc_cache(
+            settings, credentials=accounts_of(simulator), store=store, enabled=enabled
+        ) as cache:
+            done = await replay(cache, truth, users, passes=passes, clock=SystemClock(), advance=advance)
+            return _Run(done, await upstream.calls_by_path(), cache.stats())
 
 
 def _report(simulated: SimulatorSettings, passes: int, without: _Run, with_: _Run) -> Report:
     verdicts = without.replay.verdicts + with_.replay.verdicts
     total = with_.stats.total
-    before, after = sum(without.calls.values()), sum(with_.calls.values())
     return Report(
         users=simulated.users,
         passes=passes,
         seed=simulated.seed,
         latency_scale=simulated.latency_scale,
-        upstream_calls=UpstreamCalls(
-            without=before,
-            with_=after,
-            saved_percent=_saved(before, after),
-            by_path={
-                path: PathCalls(count, with_.calls.get(path, 0), _saved(count, with_.calls.get(path, 0)))
-                for path, count in sorted(without.calls.items(), key=lambda each: -each[1])
-            },
-        ),
+        upstream_calls=UpstreamCalls.compared(without.calls, with_.calls),
         response_ms=Responses(_quantiles(without.replay), _quantiles(with_.replay)),
         saved_ms_per_request=(without.replay.mean() - with_.replay.mean()) * 1000,
         hit_rate=total.hits / total.gets,
@@ -158,8 +169,8 @@ def _report(simulated: SimulatorSettings, passes: int, without: _Run, with_: _Ru
     )
 
 
-def _saved(before: int, after: int) -> float:
-    return round(100 * (before - after) / before, 2)
+def _compared(before: int, after: int) -> tuple[int, int, float]:
+    return before, after, round(100 * (before - after) / before, 2)
 
 
 def _quantiles(done: Replay) -> Quantiles:

@@ -35,6 +35,14 @@ async def demo(
             show_default=False,
         ),
     ] = False,
+    restart: Annotated[
+        bool,
+        Parameter(
+            help="Instead, restart in the middle, without the store and with it.",
+            negative="",
+            show_default=False,
+        ),
+    ] = False,
     json: Annotated[
         bool, Parameter(help="Print one JSON object and nothing else.", negative="", show_default=False)
     ] = False,
@@ -44,21 +52,32 @@ async def demo(
     Or go through an outage: users ask for what is kept of theirs while the upstream fails, is slow and recovers, and
     it is told what they saw: answers fresh and stale, failures, upstream calls.
 
+    Or restart when half of the passes are done, and count the calls after that, without a store and with one.
+
     Every answer is checked against what the simulator says of that user. The exit code is 1 if one was wrong.
     """
     # They take longer to import than all else that a command line does.
     from coatcheck.cli.comparison import compare  # noqa: PLC0415
     from coatcheck.cli.outage import go_through  # noqa: PLC0415
-    from coatcheck.cli.report import show, show_outage  # noqa: PLC0415
+    from coatcheck.cli.report import show, show_outage, show_restart  # noqa: PLC0415
+    from coatcheck.cli.restart import begin_anew  # noqa: PLC0415
     from coatcheck.simulator import Settings  # noqa: PLC0415
 
     simulated = Settings(seed=seed, users=users, latency_scale=latency_scale)
+    if outage and restart:
+        raise Mistake("--outage and --restart are two demos: give one of them")
+    if restart and passes == 1:
+        raise Mistake("--restart comes when half of the passes are done: --passes must be 2 or more")
     if outage:
         if passes is not None:
             raise Mistake("--passes does not go with --outage, in which everybody asks until it is over")
         seen = await go_through(simulated)
         _tell(seen, show_outage, json=json)
         return 1 if seen.foreign_answers or seen.wrong_answers else 0
+    if restart:
+        survived = await begin_anew(simulated, passes=PASSES if passes is None else passes)
+        _tell(survived, show_restart, json=json)
+        return 1 if survived.foreign_answers or survived.wrong_answers else 0
     report = await compare(simulated, passes=PASSES if passes is None else passes)
     _tell(report, show, json=json)
     return 1 if report.foreign_answers or report.wrong_answers else 0

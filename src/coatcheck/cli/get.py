@@ -50,6 +50,8 @@ async def get(
 ) -> int:
     """Look one resource up for a user, and print its value; how it was come by goes to standard error.
 
+    What is loaded is stored, sealed, in the file that the settings name (``store``), and is there the next time.
+
     Parameters
     ----------
     resource
@@ -100,9 +102,9 @@ def _arguments(resource: "Resource[Any]", given: tuple[str, ...]) -> dict[str, A
 async def _look_up(
     settings: "Settings", resource: "Resource[Any]", user: str, arguments: dict[str, Any], *, refresh: bool
 ) -> "Lookup[Any]":
-    from coatcheck.bootstrap import ipc_cache  # noqa: PLC0415 - with aiohttp, slow to import
+    from coatcheck.bootstrap import ipc_cache, session_store  # noqa: PLC0415 - with aiohttp, slow to import
 
-    async with ipc_cache(settings) as cache:
+    async with ipc_cache(settings, store=session_store(settings)) as cache:
         return await cache.session(user).lookup(resource, force_refresh=refresh, **arguments)
 
 

@@ -11,6 +11,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from coatcheck.cli.comparison import PathCalls, Report
     from coatcheck.cli.outage import OutageReport
+    from coatcheck.cli.restart import RestartReport
 
 
 def show(report: Report) -> None:
@@ -61,6 +62,32 @@ def show_outage(report: OutageReport) -> None:
         console.print(f" {name:24}{figure:>12,}")
 
 
+def show_restart(report: RestartReport) -> None:
+    """Print the calls after the restart on standard output."""
+    console = Console(highlight=False)
+    console.print(
+        f"The chat session of {report.users:,} users against the simulated upstream (seed {report.seed}, latencies"
+        f" {report.latency_scale:g} of those stated): {report.passes_before} passes each, a restart,"
+        f" {report.passes_after} passes each\n",
+        soft_wrap=True,
+    )
+    table = _table("upstream calls after it", "fewer", "without store", "with store")
+    for path, calls in report.calls_after.by_path.items():
+        table.add_row("log-ins" if path == "auth" else path, *_row(calls))
+    table.add_section()
+    table.add_row("all", *_row(report.calls_after), style="bold")
+    console.print(table)
+    for name, figure in (
+        ("calls before it", f"{report.calls_before:,}"),
+        ("entries brought back", f"{report.entries_restored:,}"),
+        ("size of the store", f"{report.store_bytes / 1e6:.1f} MB"),
+        ("answers checked", f"{report.answers_checked:,}"),
+        ("wrong answers", f"{report.wrong_answers:,}"),
+        ("foreign answers seen", f"{report.foreign_answers:,}"),
+    ):
+        console.print(f" {name:24}{figure:>12}")
+
+
 def _span(seconds: float) -> str:
     for name, length in (("h", 3600), ("min", 60)):
         if seconds >= length:
@@ -89,10 +116,10 @@ def _times(report: Report) -> Table:
     return table
 
 
-def _table(what: str, difference: str) -> Table:
+def _table(what: str, difference: str, before: str = "without cache", after: str = "with cache") -> Table:
     table = Table(what, title_justify="left")
     table.columns[0].min_width = 22
-    for heading in ("without cache", "with cache", difference):
+    for heading in (before, after, difference):
         table.add_column(heading, justify="right", min_width=13)
     return table
 

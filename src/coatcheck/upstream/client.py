@@ -88,6 +88,7 @@ class UpstreamClient:
     Exceptions and logs hold no token, URL, header or byte of a body.
 
     Attributes:
+        base_url: what it asks.
         breaker: of this origin; ``breaker.state()`` is for the stats.
         retries: how many calls were made again.
         cooldowns: the users whom this origin asked to pause.
@@ -122,7 +123,7 @@ class UpstreamClient:
         """
         if timeout <= 0 or max_body <= 0 or connections <= 0:
             raise SettingsError("timeout, max_body and connections of the upstream client must be positive")
-        self._base = _checked_base(base_url)
+        self.base_url = _checked_base(base_url)
         self._clock = SystemClock() if clock is None else clock
         self._timeout = timeout
         self._max_body = max_body
@@ -230,7 +231,7 @@ class UpstreamClient:
         if _PATH.fullmatch(path) is None:
             raise ValueError("a path begins with a slash and is quoted")
         # Taken as it is: quoting it anew could change what it says.
-        url = URL(f"{self._base}{path}", encoded=True)
+        url = URL(f"{self.base_url}{path}", encoded=True)
         headers = {"Accept": accept, "Accept-Encoding": "gzip", "User-Agent": "coatcheck"}
         if token is not None:
             if not sendable(token):
