@@ -10,6 +10,7 @@ file of keys. It must be on a local disk.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 import weakref
@@ -23,18 +24,22 @@ from coatcheck.stores.seal import Seal
 from coatcheck.stores.sqlite_calls import Call, deliver
 from coatcheck.stores.sqlite_dates import Dates
 from coatcheck.stores.sqlite_file import StoreFile
+from coatcheck.stores.sqlite_inspector import Checked, Inspector, Revealed, SessionInfo, inspect
 from coatcheck.stores.sqlite_operations import Chore, Clear, ClearAll, Delete, Forget, Open, Put
 from coatcheck.stores.sqlite_process import watch
 from coatcheck.stores.sqlite_reader import Reader
 from coatcheck.stores.sqlite_writer import Writer
 
 if TYPE_CHECKING:
+    import queue
     import sqlite3
     from collections.abc import Callable
 
     from coatcheck.clock import Clock
-    from coatcheck.engine.store import Owner, Record, StoredSession, Written
+    from coatcheck.engine.store import Owner, Record, StoredSession, StoreSize, Written
     from coatcheck.stores.sqlite_operations import Operation
+
+__all__ = ["Checked", "Inspector", "Revealed", "SQLiteStore", "SessionInfo", "inspect"]
 
 T = TypeVar("T")
 
@@ -73,9 +78,9 @@ class SQLiteStore:
         if max_bytes <= 0:
             raise ValueError(f"max_bytes must be positive, not {max_bytes}")
         self.path = Path(os.path.realpath(path))
-        ticking: Clock = SystemClock() if clock is None else clock
-        self._dates = Dates(ticking)
-        file = StoreFile(self.path, ticking)
+        self._clock: Clock = SystemClock() if clock is None else clock
+        self._dates = Dates(self._clock)
+        file = StoreFile(self.path, self._clock)
         try:
             self._ring = KeyRing.at(self.path.with_suffix(".keys")) if keys is None else keys
             self._threads = _Threads(file, Seal(self._ring), self._dates, max_bytes)
@@ -126,12 +131,37 @@ class SQLiteStore:
         """Write what is under way, leave the file complete with nothing beside it, and release it."""
         await self._threads.aclose()
 
+    async def size(self) -> StoreSize:
+        """Return how much is stored; the entries are counted, which takes a moment when there are many."""
+        return await self._inspected(Inspector.size)
+
+    async def sessions(self) -> tuple[SessionInfo, ...]:
+        """Return every session under a pseudonym, the oldest first."""
+        return await self._inspected(lambda inspector: tuple(inspector.sessions()))
+
+    async def check(self) -> Checked:
+        """Return whether the file is sound and how many of its entries open.
+
+        While it runs, for as long as it takes to read the whole file once, clears fail, and are repeated by the cache.
+        """
+        return await self._inspected(Inspector.check)
+
     async def compact(self) -> tuple[int, int]:
         """Remove what has expired, and give back the room; return the bytes of the file before and after.
 
         It rewrites the whole file, in memory first. Writes wait meanwhile.
         """
         return await self._threads.chore(self._threads.writer.compact)
+
+    async def _inspected(self, look: Callable[[Inspector], T]) -> T:
+        """Return what *look* finds, in a thread and with a connection of its own, so that nobody waits for it."""
+        self._threads.check_open()
+
+        def work() -> T:
+            with inspect(self.path, keys=self._ring, clock=self._clock) as inspector:
+                return look(inspector)
+
+        return await asyncio.to_thread(work)
 
 
 class _Threads:
@@ -157,37 +187,41 @@ class _Threads:
 
     async def read(self, make: Callable[[], Open]) -> StoredSession:
         """Have the reader do something."""
-        if self._forked:
-            raise _forked()
+        self.check_open()
         call = make()
-        with self._gate:
-            if self._closed:
-                raise _closed()
-            self._reader.asked.put(call)
+        self._ask(self._reader.asked, call)
         return await call.future
 
     async def write(self, make: Callable[[], Operation[T]]) -> T:
         """Have the writer do something."""
-        if self._forked:
-            raise _forked()
+        self.check_open()
         call = make()
-        with self._gate:
-            if self._closed:
-                raise _closed()
-            self.writer.asked.put(call)
+        self._ask(self.writer.asked, call)
         return await call.future
 
     async def chore(self, work: Callable[[], T]) -> T:
         """Have the writer do something between its transactions."""
+        self.check_open()
+        call: Call[T] = Call()
+        self._ask(self.writer.asked, Chore(work, call))
+        return await call.future
+
+    def check_open(self) -> None:
+        """Return if calls are answered.
+
+        Raises:
+            ForkedCache: this is a forked child.
+            StoreFailed: the store is closed.
+        """
         if self._forked:
-            raise _forked()
-        call: Call[Any] = Call()
+            raise ForkedCache("the store was opened before this process was forked; open one in the child")
+        if self._closed:
+            raise StoreFailed("the store is closed")
+
+    def _ask(self, asked: queue.SimpleQueue[Any], what: object) -> None:
         with self._gate:
-            if self._closed:
-                raise _closed()
-            self.writer.asked.put(Chore(work, call))
-        result: T = await call.future
-        return result
+            self.check_open()
+            asked.put(what)
 
     async def aclose(self) -> None:
         """Do what was asked, and end."""
@@ -235,11 +269,3 @@ class _Threads:
             for call in waiting:
                 call.succeed(None)
             deliver(waiting)
-
-
-def _closed() -> StoreFailed:
-    return StoreFailed("the store is closed")
-
-
-def _forked() -> ForkedCache:
-    return ForkedCache("the store was opened before this process was forked; open one in the child")

@@ -45,6 +45,7 @@ class Dates:
         self.era += 1
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("UPDATE meta SET era = ?, high_water = ?", (self.era, now))
+        connection.execute("UPDATE sessions SET opened = ? WHERE opened > ?", (now, now))
         # They are of the same dates. The loads that they stood against ended with the process that began them.
         connection.execute("DELETE FROM floors")
         connection.execute("COMMIT")

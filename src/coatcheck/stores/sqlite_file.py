@@ -47,7 +47,7 @@ _STAMP: Final = "%Y%m%dT%H%M%SZ"
 logger = logging.getLogger("coatcheck.stores")
 
 
-class Damaged(Exception):
+class Damaged(StoreFailed):
     """The file is no database, or one that contradicts itself."""
 
 

@@ -134,7 +134,7 @@ SWEEP_ENTRIES: Final = f"""
     )"""
 
 IDLE_SESSIONS: Final = """
-    SELECT session, slot, id FROM sessions AS s WHERE session > ? AND session <= ? AND (opened < ? OR opened > ?)
+    SELECT session, slot, id FROM sessions AS s WHERE session > ? AND session <= ? AND opened < ?
     AND NOT EXISTS (SELECT 1 FROM entries AS e WHERE e.session = s.session)"""
 
 

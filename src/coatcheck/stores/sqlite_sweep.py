@@ -77,12 +77,15 @@ class Sweep:
             tables: the store.
             goal: bytes to be reached instead of what the bound says.
         """
-        if used_bytes(tables) <= (self._max_bytes * ROOM if goal is None else goal):
-            return False
+        enough = self._max_bytes * ROOM if goal is None else goal
         rows = tables.connection.execute(
             "SELECT session, slot, id FROM sessions ORDER BY opened, session LIMIT ?", (SLICE // 8,)
         ).fetchall()
-        return tables.end(Ended(*row) for row in rows) > 0
+        for row in rows:
+            if used_bytes(tables) <= enough:
+                return False
+            tables.end([Ended(*row)])
+        return bool(rows)
 
     def knows_ring(self, tables: Tables) -> bool:
         """Tell whether the keys that sessions are filed under are those of the ring."""
@@ -123,7 +126,7 @@ class Sweep:
         if self._sessions >= newest:
             return False
         end = self._sessions + SLICE
-        rows = execute(IDLE_SESSIONS, (self._sessions, end, now - EMPTY_SECONDS, now + FUTURE)).fetchall()
+        rows = execute(IDLE_SESSIONS, (self._sessions, end, now - EMPTY_SECONDS)).fetchall()
         tables.end((Ended(*row) for row in rows), entries=False)
         self._sessions = end
         return True

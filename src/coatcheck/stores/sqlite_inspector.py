@@ -1,0 +1,242 @@
+"""Looking into the file of a SQLite store without changing it, also while another process has it open."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import msgspec
+
+from coatcheck.clock import SystemClock
+from coatcheck.engine.entry import Discreet
+from coatcheck.engine.store import Record, StoreSize
+from coatcheck.errors import StoreFailed
+from coatcheck.stores.seal import Seal, SealedEntry, SessionKey
+from coatcheck.stores.sqlite_file import BUSY_SECONDS, Damaged, translated
+from coatcheck.stores.sqlite_schema import APPLICATION_ID, STEPS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from coatcheck.clock import Clock
+    from coatcheck.engine.store import Owner
+    from coatcheck.stores.key_ring import KeyRing
+
+# Sessions whose entries are read in one transaction: a long one would keep the log from being emptied.
+_SLICE: Final = 64
+
+_TOTALS: Final = """
+    SELECT (SELECT count(*) FROM sessions), (
+        SELECT count(*) FROM sessions AS s CROSS JOIN entries AS e ON e.session = s.session
+        WHERE length(e.sealed) > 0
+    )"""
+
+_SESSIONS: Final = """
+    SELECT s.session, s.owner, s.opened, max(e.started), count(e.sealed), coalesce(sum(length(e.sealed)), 0)
+    FROM (SELECT session, owner, opened FROM sessions WHERE session > ? ORDER BY session LIMIT ?) AS s
+    LEFT JOIN entries AS e ON e.session = s.session AND length(e.sealed) > 0
+    GROUP BY s.session ORDER BY s.session"""
+
+_KEYS: Final = """
+    SELECT s.session, s.owner, s.id, t.salt, s.key, s.user FROM sessions AS s LEFT JOIN salts AS t ON t.slot = s.slot
+    WHERE s.session > ? ORDER BY s.session LIMIT ?"""
+
+_ENTRIES: Final = """
+    SELECT kind, name, started, sealed FROM entries WHERE session = ? AND length(sealed) > 0 AND era = ?"""
+
+
+class SessionInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """One session, under a pseudonym.
+
+    Attributes:
+        owner: the first 8 bytes of a keyed digest, in hexadecimal: it tells owners apart, and nobody who they are.
+        opened_age: seconds since it was opened, to the hour.
+        newest_age: seconds since the load of its youngest entry; None if it has none.
+        entries: how many entries it has.
+        bytes: how many bytes they take, sealed.
+    """
+
+    owner: str
+    opened_age: float
+    newest_age: float | None
+    entries: int
+    bytes: int
+
+
+class Revealed(Discreet):
+    """One session with all that is in it, as who has the keys can see it. Shows nothing of it.
+
+    Attributes:
+        owner: whose it is; None if that does not open.
+        digest: what it is listed under by `Inspector.sessions`.
+        records: the entries that open.
+        rejected: how many do not.
+    """
+
+    owner: Owner | None
+    digest: str
+    records: tuple[Record, ...]
+    rejected: int
+
+
+class Checked(msgspec.Struct, frozen=True, kw_only=True):
+    """What a check of a store found.
+
+    Attributes:
+        problems: what SQLite says of the file, a line each; nothing when it is sound.
+        sessions: how many there are.
+        opened: entries that open; None without keys.
+        rejected: entries that do not; None without keys.
+    """
+
+    problems: tuple[str, ...]
+    sessions: int
+    opened: int | None
+    rejected: int | None
+
+
+class _Opened(NamedTuple):
+    number: int
+    owner: Owner | None
+    digest: bytes
+    key: SessionKey
+
+
+class Inspector:
+    """A look into a store's file. Made by `inspect`; used in one thread. Every method may raise `StoreFailed`."""
+
+    def __init__(self, connection: sqlite3.Connection, keys: KeyRing | None, clock: Clock) -> None:
+        self._connection = connection
+        self._seal = None if keys is None else Seal(keys)
+        self._clock = clock
+
+    def size(self) -> StoreSize:
+        """Return how much there is: sessions, their entries, and the bytes of the file that are in use."""
+        sessions, entries = self._ask(_TOTALS)[0]
+        pages, free, size = (
+            self._ask(f"PRAGMA {what}")[0][0] for what in ("page_count", "freelist_count", "page_size")
+        )
+        return StoreSize(sessions=sessions, entries=entries, bytes=(pages - free) * size)
+
+    def sessions(self) -> Iterator[SessionInfo]:
+        """Yield every session under a pseudonym, the oldest first."""
+        after = 0
+        while rows := self._ask(_SESSIONS, after, _SLICE):
+            now = self._now()
+            for number, digest, opened, newest, entries, size in rows:
+                after = number
+                yield SessionInfo(
+                    owner=_pseudonym(digest),
+                    opened_age=max(0.0, now - opened),
+                    newest_age=None if newest is None else max(0.0, now - newest),
+                    entries=entries,
+                    bytes=size,
+                )
+
+    def reveal(self) -> Iterator[Revealed]:
+        """Yield every session with its owner and its entries, expired ones too.
+
+        Raises:
+            StoreFailed: the inspector was given no keys.
+        """
+        seal = self._seal
+        if seal is None:
+            raise StoreFailed("what is stored is sealed: its keys are needed to look into it")
+        era = self._ask("SELECT era FROM meta")[0][0]
+        for session in self._owners(seal):
+            now = self._now()
+            records, rejected = [], 0
+            for kind, name, started, sealed in self._ask(_ENTRIES, session.number, era):
+                contents = None
+                if session.owner is not None:
+                    entry = SealedEntry(kind, name, started, sealed)
+                    contents = seal.unseal(session.owner, session.key, entry)
+                if contents is None:
+                    rejected += 1
+                else:
+                    records.append(
+                        Record(contents.resource, contents.arguments, contents.body, max(0.0, now - started))
+                    )
+            yield Revealed(session.owner, _pseudonym(session.digest), tuple(records), rejected)
+
+    def check(self) -> Checked:
+        """Return whether the file is sound and, with keys, how many of its entries open.
+
+        While it runs, for as long as it takes to read the whole file once, clears in the process that has the store open
+        are not durable.
+        """
+        try:
+            problems = tuple(str(row[0]) for row in self._ask("PRAGMA integrity_check"))
+            sessions = int(self._ask("SELECT count(*) FROM sessions")[0][0])
+            opened, rejected = 0, 0
+            if self._seal is not None:
+                for session in self.reveal():
+                    opened, rejected = opened + len(session.records), rejected + session.rejected
+        except Damaged as error:
+            return Checked(problems=(str(error),), sessions=0, opened=None, rejected=None)
+        return Checked(
+            problems=() if problems == ("ok",) else problems,
+            sessions=sessions,
+            opened=None if self._seal is None else opened,
+            rejected=None if self._seal is None else rejected,
+        )
+
+    def _owners(self, seal: Seal) -> Iterator[_Opened]:
+        after = 0
+        while rows := self._ask(_KEYS, after, _SLICE):
+            for number, digest, id_, salt, key, user in rows:
+                after = number
+                session = SessionKey(id_, salt, key)
+                yield _Opened(number, seal.unseal_user(digest, session, user), digest, session)
+
+    def _now(self) -> float:
+        """Return the date, as the process that wrote last may have it."""
+        high_water: float = self._ask("SELECT high_water FROM meta")[0][0]
+        return max(self._clock.wall(), high_water)
+
+    def _ask(self, statement: str, *parameters: object) -> list[Any]:
+        # Read to the end at once: a transaction that is left open keeps the log from being emptied.
+        return translated(lambda: self._connection.execute(statement, parameters).fetchall())
+
+
+def _pseudonym(digest: object) -> str:
+    return digest[:8].hex() if isinstance(digest, bytes) else "?"
+
+
+@contextlib.contextmanager
+def inspect(
+    path: Path | str, *, keys: KeyRing | None = None, clock: Clock | None = None
+) -> Iterator[Inspector]:
+    """Open a store's file for a look into it; nothing in it is changed.
+
+    Any process may do so at any time, as long as it may read the file and write to its folder, as SQLite's lock is there.
+
+    Args:
+        path: the file.
+        keys: what its entries are sealed with; without them only pseudonyms and numbers can be seen.
+        clock: what its dates are compared with.
+
+    Raises:
+        StoreFailed: there is no store at *path*, or not one that this version of coatcheck knows.
+    """
+    place = Path(os.path.realpath(path))
+    if not place.exists():
+        raise StoreFailed(f"there is no store at {place}")
+    connection = translated(
+        lambda: sqlite3.connect(
+            f"{place.as_uri()}?mode=ro", uri=True, timeout=BUSY_SECONDS, isolation_level=None,
+            check_same_thread=False,
+        )
+    )  # fmt: skip
+    with contextlib.closing(connection):
+        [[application], [version]] = translated(
+            lambda: [
+                connection.execute(f"PRAGMA {what}").fetchone() for what in ("application_id", "user_version")
+            ]
+        )
+        if application != APPLICATION_ID or version != len(STEPS):
+            raise StoreFailed(f"at {place} is no store that this version of coatcheck knows")
+        yield Inspector(connection, keys, SystemClock() if clock is None else clock)

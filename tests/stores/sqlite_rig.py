@@ -1,0 +1,85 @@
+"""What tests of the SQLite store share: a store on a path, SQL behind its back, and the bytes that lie on the disk."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from coatcheck.engine.store import Owner, Record
+from coatcheck.stores.key_ring import KeyRing
+from coatcheck.stores.sqlite import SQLiteStore
+from coatcheck.testing import FakeClock
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+ANN = Owner("ipc", "ann.canary@example.com")
+BOB = Owner("ipc", "bob.canary@example.com")
+HOUR = 3_600.0
+DAY = 24 * HOUR
+PATIENCE = 20.0
+KEYS = KeyRing.drawn()
+
+
+class Rig:
+    """A store on a path, to be opened and closed as often as a test likes."""
+
+    def __init__(self, folder: Path, clock: FakeClock) -> None:
+        self.path = folder / "sessions.db"
+        self.clock = clock
+
+    @contextlib.asynccontextmanager
+    async def open(self, **options: Any) -> AsyncIterator[SQLiteStore]:
+        store = SQLiteStore(self.path, **{"keys": KEYS, "clock": self.clock, **options})
+        try:
+            yield store
+        finally:
+            await store.aclose()
+
+    def sql(self, statement: str, *parameters: object) -> list[Any]:
+        """Do something to the file behind the store's back."""
+        with contextlib.closing(sqlite3.connect(self.path, isolation_level=None, timeout=5)) as connection:
+            return connection.execute(statement, parameters).fetchall()
+
+    def script(self, statements: str) -> None:
+        with contextlib.closing(sqlite3.connect(self.path, isolation_level=None, timeout=5)) as connection:
+            connection.executescript(statements)
+
+    def on_disk(self) -> bytes:
+        """Return the bytes of all files, the log included, also while the store is open."""
+        # In another process: closing a file here that SQLite has open here would release its locks.
+        files = sorted(
+            str(each) for each in self.path.parent.iterdir() if each.is_file() and ".keys" not in each.name
+        )
+        return subprocess.run(["cat", *files], check=True, capture_output=True).stdout
+
+    def overwrite(self, offset: int, content: bytes, *, name: str | None = None) -> None:
+        """Write over the file, or one beside it, in another process."""
+        path = self.path if name is None else self.path.with_name(name)
+        program = "import sys; f = open(sys.argv[1], 'r+b'); f.seek(int(sys.argv[2])); f.write(bytes.fromhex(sys.stdin.read()))"
+        subprocess.run(
+            [sys.executable, "-c", program, str(path), str(offset)],
+            input=content.hex(),
+            text=True,
+            check=True,
+        )
+
+    def aside(self) -> list[Path]:
+        return sorted(self.path.parent.glob("sessions.db.corrupt-*"))
+
+
+def record(resource: str = "zones", arguments: bytes = b"", body: bytes = b"[1]", age: float = 0.0) -> Record:
+    return Record(resource, arguments, body, age)
+
+
+def eventually(check: Callable[[], bool]) -> None:
+    """Wait for another thread or process."""
+    deadline = time.monotonic() + PATIENCE
+    while not check():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
