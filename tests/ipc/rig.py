@@ -19,6 +19,8 @@ from coatcheck.upstream.log_ins import Account, LogIns
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
+    from coatcheck.engine.store import Store
+
     Accounts = Callable[[str], Account | None]
     Sleep = Callable[[float], Awaitable[None]]
 
@@ -141,6 +143,7 @@ async def rigged(
     accounts: Callable[[Simulator], Accounts] = accounts_of,
     cache: type[SessionCache[IpcCloud]] = SessionCache,
     log_ins_of: type[LogIns] = LogIns,
+    store: Store | None = None,
     limits: Limits | None = None,
     schedule: Schedule | None = None,
     enabled: bool = True,
@@ -160,6 +163,7 @@ async def rigged(
         sessions = cache(
             catalog,
             connect=lambda user: IpcCloud(client, log_ins.provider(account(user))),
+            store=store,
             clock=clock,
             limits=limits,
             schedule=schedule,
