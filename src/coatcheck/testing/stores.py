@@ -153,10 +153,10 @@ class MemoryStore:
 
 
 def _drop(session: _Session, resource: str, arguments: bytes | None, floor: float) -> None:
-    """Remove the entries of a resource, or the one under *arguments*, whose loads began before *floor*."""
+    """Remove the entries of a resource, or the one under *arguments*, whose loads began by *floor*."""
     for key, kept in list(session.entries.items()):
         meant = key[0] == resource and (arguments is None or key[1] == arguments)
-        if meant and kept.started < floor - TOLERANCE:
+        if meant and kept.started <= floor + TOLERANCE:
             del session.entries[key]
 
 
