@@ -115,7 +115,10 @@ class Store(Protocol):
         ...
 
     async def forget(self, catalog: str, resource: str, *, age: float = 0.0) -> None:
-        """Do for every owner of *catalog* what `delete()` does for all entries of one."""
+        """Do for every owner of *catalog* what `delete()` does for all entries of one.
+
+        But a write of that very moment is overtaken: among so many nobody can tell it from what was there.
+        """
         ...
 
     async def clear(self, owner: Owner) -> None:

@@ -81,7 +81,7 @@ FIND_SESSIONS: Final = """
 READ_ENTRIES: Final = f"""
     SELECT kind, name, started, sealed FROM entries AS e
     WHERE session = ? AND era = ? AND expires > ? AND started <= ?
-    AND NOT EXISTS (SELECT 1 FROM floors AS f WHERE f.scope = 0 AND f.kind = e.kind AND f.floor - {TOLERANCE} > e.started)"""
+    AND NOT EXISTS (SELECT 1 FROM floors AS f WHERE f.scope = 0 AND f.kind = e.kind AND f.floor + {TOLERANCE} >= e.started)"""
 
 # The one statement that writes an entry: it looks at the session's id, the floors and what is there already.
 PUT_ENTRIES: Final = f"""
@@ -91,7 +91,8 @@ PUT_ENTRIES: Final = f"""
     WHERE EXISTS (SELECT 1 FROM sessions AS s WHERE s.session = new.session AND s.id = new.id)
     AND NOT EXISTS (
         SELECT 1 FROM floors AS f
-        WHERE f.scope IN (0, new.session) AND f.kind = new.kind AND f.floor - {TOLERANCE} > new.started
+        WHERE f.scope IN (0, new.session) AND f.kind = new.kind
+        AND new.started < f.floor + iif(f.scope = 0, {TOLERANCE}, -{TOLERANCE})
     )
     ON CONFLICT (session, name) DO UPDATE SET
         kind = excluded.kind, started = excluded.started, expires = excluded.expires, era = excluded.era,
@@ -99,13 +100,13 @@ PUT_ENTRIES: Final = f"""
     WHERE excluded.started >= entries.started - {TOLERANCE} OR entries.era <> excluded.era OR entries.started > ?"""
 PUT_ROW: Final = "(?, ?, ?, ?, ?, ?, ?, ?)"
 
-# Nothing is younger than its own date: a delete leaves what began with it, or later, where it is.
+# What began with a delete goes with it. A later write that began with it is taken: it is not known to be older.
 BURY_ENTRY: Final = f"""
     INSERT INTO entries (session, name, kind, started, expires, era, sealed)
     SELECT session, ?, ?, ?, 0.0, ?, x'' FROM sessions WHERE session = ? AND id = ?
     ON CONFLICT (session, name) DO UPDATE SET
         started = excluded.started, expires = 0.0, era = excluded.era, sealed = x''
-    WHERE entries.started < excluded.started - {TOLERANCE} OR entries.era <> excluded.era OR entries.started > ?"""
+    WHERE entries.started <= excluded.started + {TOLERANCE} OR entries.era <> excluded.era OR entries.started > ?"""
 
 RAISE_FLOOR: Final = """
     INSERT INTO floors (scope, kind, floor)
@@ -116,7 +117,7 @@ RAISE_COMMON_FLOOR: Final = """
     INSERT INTO floors (scope, kind, floor) VALUES (0, ?, ?)
     ON CONFLICT (scope, kind) DO UPDATE SET floor = max(floor, excluded.floor)"""
 
-DELETE_KIND: Final = f"DELETE FROM entries WHERE session = ? AND kind = ? AND started < ? - {TOLERANCE}"
+DELETE_KIND: Final = f"DELETE FROM entries WHERE session = ? AND kind = ? AND started <= ? + {TOLERANCE}"
 
 TOUCH_SESSION: Final = "UPDATE sessions SET opened = ? WHERE session = ? AND id = ?"
 
@@ -129,7 +130,7 @@ SWEEP_ENTRIES: Final = f"""
         OR NOT EXISTS (SELECT 1 FROM sessions AS s WHERE s.session = entries.session)
         OR EXISTS (
             SELECT 1 FROM floors AS f
-            WHERE f.scope = 0 AND f.kind = entries.kind AND f.floor - {TOLERANCE} > entries.started
+            WHERE f.scope = 0 AND f.kind = entries.kind AND f.floor + {TOLERANCE} >= entries.started
         )
     )"""
 

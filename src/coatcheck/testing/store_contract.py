@@ -334,7 +334,8 @@ class StoreContract:
             assert Written.ENDED is not await store.delete(
                 ANN, session.id, "zones", arguments, age=0.7 + 1 / 3
             )
-            assert {("zones", b""): b"new"} == held(await store.open(ANN))
+            # One of the very moment of an entry is about that entry, too.
+            assert {} == held(await store.open(ANN))
 
     async def test_an_earlier_delete_lowers_no_floor(self, store: Store, advance: Advance) -> None:
         """Whoever is late."""

@@ -94,9 +94,11 @@ class MemoryStore:
             there.started if there is not None else None,
             held.floors.get(key),
             held.floors.get((record.resource, None)),
-            self._floors.get((owner.catalog, record.resource)),
         )
         if any(floor is not None and started < floor - TOLERANCE for floor in floors):
+            return Written.OVERTAKEN
+        forgotten = self._floors.get((owner.catalog, record.resource))
+        if forgotten is not None and started <= forgotten + TOLERANCE:
             return Written.OVERTAKEN
         held.entries[key] = _Kept(record.body, started, now + keep_for)
         return Written.APPLIED
