@@ -199,6 +199,7 @@ async def test_a_forked_child_is_refused_and_holds_nothing(rig: Rig) -> None:
 
 def child_is_refused(store: SQLiteStore, session: bytes) -> int:
     loop = asyncio.new_event_loop()
+    asyncio.events._set_running_loop(loop)
     refused = 0
     calls = (
         lambda: store.open(ANN),

@@ -95,29 +95,29 @@ class SQLiteStore:
 
     async def open(self, owner: Owner) -> StoredSession:
         """Return the owner's session with all its entries, a new and empty one if there is none."""
-        return await self._threads.read(lambda: Open(owner))
+        return await self._threads.read(Open(owner))
 
     async def put(self, owner: Owner, session: bytes, record: Record, *, keep_for: float) -> Written:
         """Store one entry under its resource and arguments, in place of an older one."""
         now = self._dates.now()
-        started, expires = now - max(0.0, record.age), now + keep_for
-        return await self._threads.write(lambda: Put(owner, session, record, started, expires))
+        started = now - max(0.0, record.age)
+        return await self._threads.write(Put(owner, session, record, started, now + keep_for))
 
     async def delete(
         self, owner: Owner, session: bytes, resource: str, arguments: bytes | None, *, age: float = 0.0
     ) -> Written:
         """Remove a resource's entry under *arguments*, or all its entries under None."""
         floor = self._dates.now() - max(0.0, age)
-        return await self._threads.write(lambda: Delete(owner, session, resource, arguments, floor))
+        return await self._threads.write(Delete(owner, session, resource, arguments, floor))
 
     async def forget(self, catalog: str, resource: str, *, age: float = 0.0) -> None:
         """Do for every owner of *catalog* what `delete()` does for all entries of one."""
         floor = self._dates.now() - max(0.0, age)
-        await self._threads.write(lambda: Forget(catalog, resource, floor))
+        await self._threads.write(Forget(catalog, resource, floor))
 
     async def clear(self, owner: Owner) -> None:
         """End the owner's session. When this returns it is gone from the file and its log."""
-        await self._threads.write(lambda: Clear(owner))
+        await self._threads.write(Clear(owner))
 
     async def clear_all(self, catalog: str) -> None:
         """End every session of a catalog.
@@ -125,7 +125,7 @@ class SQLiteStore:
         When this returns their rows and salts are gone from the file and its log. What is left of their entries can be
         opened by nobody, and is removed soon.
         """
-        await self._threads.write(lambda: ClearAll(catalog))
+        await self._threads.write(ClearAll(catalog))
 
     async def aclose(self) -> None:
         """Write what is under way, leave the file complete with nothing beside it, and release it."""
@@ -185,26 +185,21 @@ class _Threads:
         self._reading.start()
         self._writing.start()
 
-    async def read(self, make: Callable[[], Open]) -> StoredSession:
-        """Have the reader do something."""
-        self.check_open()
-        call = make()
+    def read(self, call: Open) -> asyncio.Future[StoredSession]:
+        """Have the reader do something; return its answer to come."""
         self._ask(self._reader.asked, call)
-        return await call.future
+        return call.future
 
-    async def write(self, make: Callable[[], Operation[T]]) -> T:
-        """Have the writer do something."""
-        self.check_open()
-        call = make()
+    def write(self, call: Operation[T]) -> asyncio.Future[T]:
+        """Have the writer do something; return its answer to come."""
         self._ask(self.writer.asked, call)
-        return await call.future
+        return call.future
 
-    async def chore(self, work: Callable[[], T]) -> T:
-        """Have the writer do something between its transactions."""
-        self.check_open()
+    def chore(self, work: Callable[[], T]) -> asyncio.Future[T]:
+        """Have the writer do something between its transactions; return its answer to come."""
         call: Call[T] = Call()
         self._ask(self.writer.asked, Chore(work, call))
-        return await call.future
+        return call.future
 
     def check_open(self) -> None:
         """Return if calls are answered.

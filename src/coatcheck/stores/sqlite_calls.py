@@ -47,13 +47,16 @@ class Call(Generic[T]):
 
 def deliver(calls: Iterable[Call[Any]]) -> None:
     """Bring answers that were noted to who awaits them; to be called in any thread."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[Call[Any]]] = {}
-    for call in calls:
-        by_loop.setdefault(call.loop, []).append(call)
-    for loop, answered in by_loop.items():
+    answered = list(calls)
+    while answered:
+        loop = answered[0].loop
+        # Nearly always all are of one loop.
+        others = [call for call in answered if call.loop is not loop]
+        mine = [call for call in answered if call.loop is loop] if others else answered
         # The loop may be closed.
         with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(_arrive, answered)
+            loop.call_soon_threadsafe(_arrive, mine)
+        answered = others
 
 
 def _arrive(calls: list[Call[Any]]) -> None:

@@ -92,7 +92,7 @@ class Open(Operation[StoredSession]):
     def take(self, seal: Seal, fetched: Fetched) -> bool:
         """Open what was found; tell whether that is the answer, with nothing left to be done."""
         self.session, names = unseal(seal, self.owner, fetched)
-        self.rejected = (fetched.found.number, names) if names else None
+        self.rejected = (fetched.number, names) if names else None
         if names:
             return False
         self.succeed(self.session)

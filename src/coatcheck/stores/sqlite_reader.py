@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import queue
 import sqlite3
 from typing import TYPE_CHECKING, Final
@@ -75,8 +74,8 @@ class Reader:
                 answered.append(each)
             elif fetched is not None and each.take(self._seal, fetched):
                 answered.append(each)
-                if fetched.at - fetched.found.opened > TOUCH_SECONDS:
-                    touched.append((fetched.at, fetched.found.number, fetched.key.id))
+                if fetched.at - fetched.opened > TOUCH_SECONDS:
+                    touched.append((fetched.at, fetched.number, fetched.key.id))
             else:
                 self._writer.asked.put(each)
         deliver(answered)
@@ -96,18 +95,13 @@ class Reader:
                 # The writer opens the file again, if it can.
                 return [None] * len(waiting)
             try:
-                connection.execute("BEGIN")
                 found = [self._fetch(connection, each) for each in waiting]
-                connection.execute("COMMIT")
             except sqlite3.Error as error:
                 failure = problem(error)
                 if damaged(error):
                     self._writer.report(connection, failure)
             else:
                 return found
-            with contextlib.suppress(sqlite3.Error):
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
         return [StoreFailed(failure) for _ in waiting]
 
     def _fetch(self, connection: sqlite3.Connection, each: Open) -> Fetched | StoreFailed | None:

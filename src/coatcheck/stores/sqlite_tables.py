@@ -2,52 +2,41 @@
 
 from __future__ import annotations
 
+import functools
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from coatcheck.engine.store import Record, StoredSession
 from coatcheck.stores.seal import ID_BYTES, SALT_BYTES, SealedEntry, SessionKey
-from coatcheck.stores.sqlite_schema import FIND_SESSIONS, FUTURE, READ_ENTRIES
+from coatcheck.stores.sqlite_schema import FETCH_SESSION, FIND_SESSIONS, FUTURE
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterable
 
     from coatcheck.engine.store import Owner
-    from coatcheck.stores.seal import Seal
+    from coatcheck.stores.seal import KeyedDigest, Seal
     from coatcheck.stores.sqlite_dates import Dates
 
 KNOWN_SESSIONS: Final = 10_000
 """Sessions whose rows need not be looked up before a put."""
 
 
-class Found(NamedTuple):
-    """A session's row.
-
-    Attributes:
-        number: what its entries are filed under.
-        key: what its entries are sealed with; None if the row is damaged.
-        opened: when it was opened last, roughly.
-    """
-
-    number: int
-    key: SessionKey | None
-    opened: float
-
-
 class Fetched(NamedTuple):
     """A session's row and the rows of its entries, as they are.
 
     Attributes:
-        found: the session.
+        number: what its entries are filed under.
         key: what its entries are sealed with.
-        rows: kind, name, start and blob of each entry.
+        opened: when it was opened last, roughly.
+        rows: owner, number, id, salt, key and date of the session, then kind, name, start and blob of an entry.
         at: when they were read.
     """
 
-    found: Found
+    number: int
     key: SessionKey
-    rows: list[tuple[object, object, object, object]]
+    opened: float
+    rows: list[tuple[Any, ...]]
     at: float
 
 
@@ -59,49 +48,72 @@ class Ended(NamedTuple):
     id: bytes
 
 
-def find(connection: sqlite3.Connection, seal: Seal, owner: Owner) -> Found | None:
-    """Return the row of an owner's session, filed under whichever key of the ring."""
-    digests = seal.owners(owner)
+def fetch(connection: sqlite3.Connection, seal: Seal, dates: Dates, owner: Owner) -> Fetched | None:
+    """Return what is stored of an owner and may still be served; None if there is no session that can be used."""
+    filed = seal.owners(owner)
+    now = dates.now()
     rows = connection.execute(
-        FIND_SESSIONS.format(places=", ".join("?" * len(digests))), [each.digest for each in digests]
+        _statement(FETCH_SESSION, len(filed)),
+        (dates.era, now, now + FUTURE, *(each.digest for each in filed)),
     ).fetchall()
-    for filed in digests:
-        for digest, number, id_, salt, key, opened in rows:
-            if digest != filed.digest:
+    found = _usable(filed, rows)
+    if found is None:
+        return None
+    number, key, opened = found
+    if len(filed) > 1:
+        rows = [row for row in rows if row[1] == number]
+    return Fetched(number, key, opened, rows if rows[0][9] is not None else [], now)
+
+
+def find(connection: sqlite3.Connection, seal: Seal, owner: Owner) -> tuple[int, SessionKey] | None:
+    """Return number and key of an owner's session; None if there is none that can be used."""
+    filed = seal.owners(owner)
+    rows = connection.execute(
+        _statement(FIND_SESSIONS, len(filed)), [each.digest for each in filed]
+    ).fetchall()
+    found = _usable(filed, rows)
+    return None if found is None else found[:2]
+
+
+def _usable(
+    filed: tuple[KeyedDigest, ...], rows: list[tuple[Any, ...]]
+) -> tuple[int, SessionKey, float] | None:
+    """Return the session, filed under whichever key of the ring; None if there is none, or if its row is damaged."""
+    for wanted, key in ((each.digest, each.key) for each in filed):
+        for row in rows:
+            digest, number, id_, salt, its_key, opened = row[:6]
+            if digest != wanted:
                 continue
-            whole = (
-                isinstance(id_, bytes) and len(id_) == ID_BYTES
-                and isinstance(salt, bytes) and len(salt) == SALT_BYTES
-                and key == filed.key
-            )  # fmt: skip
-            return Found(number, SessionKey(id_, salt, key) if whole else None, opened)
+            if its_key == key and _is_bytes(id_, ID_BYTES) and _is_bytes(salt, SALT_BYTES):
+                return number, SessionKey(id_, salt, key), opened
+            return None
     return None
 
 
-def fetch(connection: sqlite3.Connection, seal: Seal, dates: Dates, owner: Owner) -> Fetched | None:
-    """Return what is stored of an owner and may still be served; None if there is no session that can be used."""
-    found = find(connection, seal, owner)
-    if found is None or found.key is None:
-        return None
-    now = dates.now()
-    rows = connection.execute(READ_ENTRIES, (found.number, dates.era, now, now + FUTURE)).fetchall()
-    return Fetched(found, found.key, rows, now)
+def _is_bytes(value: object, length: int) -> bool:
+    return isinstance(value, bytes) and len(value) == length
+
+
+@functools.cache
+def _statement(statement: str, places: int) -> str:
+    return statement.format(places=", ".join("?" * places))
 
 
 def unseal(seal: Seal, owner: Owner, fetched: Fetched) -> tuple[StoredSession, list[object]]:
     """Return a session as the cache takes it, and the names of the entries that did not open."""
+    key, at = fetched.key, fetched.at
     records = []
     rejected: list[object] = []
-    for kind, name, started, sealed in fetched.rows:
+    for row in fetched.rows:
         # What the columns hold is checked there.
-        entry = SealedEntry(kind, name, started, sealed)  # type: ignore[arg-type]
-        contents = seal.unseal(owner, fetched.key, entry)
+        entry = SealedEntry(row[6], row[7], row[8], row[9])
+        contents = seal.unseal(owner, key, entry)
         if contents is None:
-            rejected.append(name)
+            rejected.append(entry.name)
         else:
-            age = max(0.0, fetched.at - entry.started)
+            age = max(0.0, at - entry.started)
             records.append(Record(contents.resource, contents.arguments, contents.body, age))
-    return StoredSession(fetched.key.id, tuple(records), len(rejected)), rejected
+    return StoredSession(key.id, tuple(records), len(rejected)), rejected
 
 
 class Tables:
@@ -129,12 +141,12 @@ class Tables:
             self._known.move_to_end(id_)
             return known[1], known[2]
         found = find(self.connection, self.seal, owner)
-        if found is None or found.key is None or found.key.id != id_:
+        if found is None or found[1].id != id_:
             return None
-        self._known[id_] = (owner, found.number, found.key)
+        self._known[id_] = (owner, *found)
         if len(self._known) > KNOWN_SESSIONS:
             self._known.popitem(last=False)
-        return found.number, found.key
+        return found
 
     def is_current(self, number: int, id_: bytes) -> bool:
         """Tell whether a session is still there."""

@@ -38,7 +38,7 @@ UNTIDY_GROUPS: Final = 50
 """After so many groups without an idle moment a slice is tidied all the same."""
 
 LOG_BYTES: Final = 4 * 1024 * 1024
-"""A write-ahead log longer than this is written back; four times as long, it is emptied."""
+"""A write-ahead log longer than this is written back and emptied."""
 
 ERASE_ATTEMPTS: Final = 4
 """Each waits for readers of other programs as long as any operation waits for a lock."""
@@ -253,9 +253,8 @@ class Writer:
                 deliver(erasing)
             else:
                 _fail(erasing, failure)
-        log_bytes = self._file.sizes()[1]
-        if log_bytes > LOG_BYTES:
-            self._safely(lambda: self._checkpoint("PASSIVE" if log_bytes < 4 * LOG_BYTES else "TRUNCATE"))
+        if self._file.sizes()[1] > LOG_BYTES:
+            self._safely(self._write_back)
 
     def _apply(self, tables: Tables, group: list[Operation[Any]]) -> None:
         for is_put, operations in groupby(group, key=lambda each: isinstance(each, Put)):
@@ -364,6 +363,11 @@ class Writer:
             self._met(error)
             return problem(error)
         return "another program reads the store and keeps its log from being emptied"
+
+    def _write_back(self) -> None:
+        # Readers are kept waiting only while the log is cut, not while it is copied and synced.
+        self._checkpoint("PASSIVE")
+        self._checkpoint("TRUNCATE")
 
     def _checkpoint(self, mode: str) -> bool:
         """Write the log back into the file; tell whether all of it was."""
