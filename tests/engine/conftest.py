@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import random
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -9,12 +10,21 @@ import pytest
 import pytest_asyncio
 
 from coatcheck.engine.cache import SessionCache
+from coatcheck.stores.key_ring import KeyRing
+from coatcheck.stores.sqlite import SQLiteStore
 from coatcheck.testing import FakeClock, settle
+from engine.blocking_store import Blocking, Disk, DiskFile, LoopThread
 from engine.invariants import check_at_rest
 from engine.world import World
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
+    from pathlib import Path
+
+    from coatcheck.engine.store import Store
+
+memory_only = pytest.mark.parametrize("beneath", ["memory"], indirect=True)
+"""For a test of something that a store changes by design; a line above it says what that is."""
 
 
 class MakeCache(Protocol):
@@ -33,13 +43,56 @@ def world() -> World:
     return World()
 
 
+@pytest.fixture(scope="session")
+def store_thread() -> Iterator[LoopThread]:
+    thread = LoopThread()
+    yield thread
+    thread.end()
+
+
+@pytest.fixture(scope="session")
+def ring() -> KeyRing:
+    return KeyRing.drawn()
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def beneath(request: pytest.FixtureRequest) -> str:
+    """Say what lies beneath the memory of a cache: every test runs with nothing there, and with a SQLite store."""
+    kind: str = request.param
+    return kind
+
+
+@pytest.fixture
+def sqlite_store(tmp_path: Path, clock: FakeClock, ring: KeyRing) -> Callable[[], SQLiteStore]:
+    """Make stores, each in a file of its own."""
+    numbers = itertools.count()
+    return lambda: SQLiteStore(tmp_path / f"sessions-{next(numbers)}.db", keys=ring, clock=clock)
+
+
+@pytest.fixture
+def disk(
+    beneath: str, clock: FakeClock, sqlite_store: Callable[[], SQLiteStore], store_thread: LoopThread
+) -> Iterator[Store]:
+    """A store that outlives the caches on it: in memory, and in a file."""
+    if beneath == "memory":
+        yield Disk(clock=clock)
+        return
+    file = DiskFile(sqlite_store(), store_thread)
+    yield file
+    file.end()
+
+
 @pytest_asyncio.fixture
-async def make_cache(clock: FakeClock) -> AsyncIterator[MakeCache]:
+async def make_cache(
+    clock: FakeClock, beneath: str, sqlite_store: Callable[[], SQLiteStore], store_thread: LoopThread
+) -> AsyncIterator[MakeCache]:
     """Make caches whose bookkeeping is checked once more when the test has ended."""
     made: list[SessionCache[Any]] = []
 
     def make(world: World, **options: Any) -> SessionCache[Any]:
         given = {"connect": world.connect, "clock": clock, "rng": random.Random(7), **options}
+        if beneath == "sqlite" and "store" not in given:
+            given["store"] = Blocking(sqlite_store(), store_thread)
         cache = SessionCache(world.catalog, **given)
         made.append(cache)
         return cache

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from coatcheck import Body, Catalog, SystemClock
+from engine.conftest import memory_only
 from engine.test_single_flight import Holder
 from engine.world import World
 
@@ -77,6 +78,8 @@ class Shapes:
             return tuple(range(number, number + 20))
 
 
+# Traced along with the cache's, a store's own memory would be taken for it.
+@memory_only
 @pytest.mark.parametrize("shape", ["number", "name", "listing", "estate", "body", "document", "keyed"])
 async def test_the_estimate_is_within_a_fifth_of_what_is_allocated(make_cache: MakeCache, shape: str) -> None:
     """S16: many users with values of one shape, measured by tracemalloc against what the cache says."""

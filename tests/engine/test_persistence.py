@@ -14,34 +14,22 @@ from coatcheck.engine.entry import Outcome
 from coatcheck.engine.guarded import LONGEST_PAUSE
 from coatcheck.engine.limits import Limits
 from coatcheck.engine.policy import Policy
-from coatcheck.engine.store import Owner, Record, Written
+from coatcheck.engine.store import Owner, Record, Store, Written
 from coatcheck.errors import Forbidden, NotFound, SessionCleared, UpstreamFailed
 from coatcheck.testing import FakeClock, settle
-from coatcheck.testing.stores import Fault, FaultyStore, MemoryStore
+from coatcheck.testing.stores import Fault, FaultyStore
 from engine.conftest import MakeCache
 from engine.world import DAY, World
 
 ANN, BOB = "ann@example.com", "bob@example.com"
 
 
-class Disk(MemoryStore):
-    """A store that outlives the caches on it."""
-
-    async def aclose(self) -> None:
-        pass
-
-
 @pytest.fixture
-def disk(clock: FakeClock) -> Disk:
-    return Disk(clock=clock)
-
-
-@pytest.fixture
-def store(disk: Disk, clock: FakeClock) -> FaultyStore:
+def store(disk: Store, clock: FakeClock) -> FaultyStore:
     return FaultyStore(disk, clock=clock)
 
 
-async def held(disk: Disk, user: str = ANN) -> dict[str, bytes]:
+async def held(disk: Store, user: str = ANN) -> dict[str, bytes]:
     """Return what is stored of a user, by resource."""
     stored = await disk.open(Owner("estate", user))
     return {record.resource.partition("(")[0]: record.body for record in stored.records}
@@ -55,7 +43,7 @@ async def patience(clock: FakeClock, times: int = 1) -> None:
 
 class TestRestart:
     async def test_what_was_loaded_is_answered_without_a_call(
-        self, make_cache: MakeCache, world: World, disk: Disk, clock: FakeClock
+        self, make_cache: MakeCache, world: World, disk: Store, clock: FakeClock
     ) -> None:
         first = make_cache(world, store=disk)
         zones = await first.session(ANN).get(world.zones)
@@ -86,7 +74,7 @@ class TestRestart:
         assert store.calls["open"] == opened + 1
 
     async def test_a_life_goes_on_where_it_was(
-        self, make_cache: MakeCache, world: World, disk: Disk, clock: FakeClock
+        self, make_cache: MakeCache, world: World, disk: Store, clock: FakeClock
     ) -> None:
         first = make_cache(world, store=disk)
         await first.session(ANN).get(world.account)
@@ -98,7 +86,7 @@ class TestRestart:
         assert (await second.session(ANN).lookup(world.account)).outcome is Outcome.MISS
 
     async def test_grace_counts_from_the_load(
-        self, make_cache: MakeCache, disk: Disk, clock: FakeClock
+        self, make_cache: MakeCache, disk: Store, clock: FakeClock
     ) -> None:
         world = World(default=Policy(ttl=timedelta(hours=24), stale_if_error=timedelta(hours=48), jitter=0))
         first = make_cache(world, store=disk)
@@ -115,7 +103,7 @@ class TestRestart:
         with pytest.raises(UpstreamFailed):
             await third.session(ANN).get(world.account)
 
-    async def test_users_do_not_meet(self, make_cache: MakeCache, world: World, disk: Disk) -> None:
+    async def test_users_do_not_meet(self, make_cache: MakeCache, world: World, disk: Store) -> None:
         first = make_cache(world, store=disk)
         await first.session(ANN).get(world.account)
         await first.session(BOB).get(world.account)
@@ -126,7 +114,7 @@ class TestRestart:
         assert world.count("account") == 2
 
     async def test_what_memory_evicts_the_store_holds(
-        self, make_cache: MakeCache, world: World, disk: Disk
+        self, make_cache: MakeCache, world: World, disk: Store
     ) -> None:
         cache = make_cache(world, store=disk, limits=Limits(max_sessions=1))
         await cache.session(ANN).get(world.account)
@@ -152,7 +140,7 @@ class TestRestart:
         assert len(cache.users()) == 1
 
     async def test_another_signature_is_another_resource(
-        self, make_cache: MakeCache, world: World, disk: Disk
+        self, make_cache: MakeCache, world: World, disk: Store
     ) -> None:
         stored = await disk.open(Owner("estate", ANN))
         for name in ("item(other)", "account(number)", "gone()"):
@@ -164,7 +152,7 @@ class TestRestart:
         assert await cache.session(ANN).get(world.account) == 1
 
     async def test_a_body_of_another_type_is_dropped_and_counted(
-        self, make_cache: MakeCache, world: World, disk: Disk
+        self, make_cache: MakeCache, world: World, disk: Store
     ) -> None:
         stored = await disk.open(Owner("estate", ANN))
         owner = Owner("estate", ANN)
@@ -177,8 +165,7 @@ class TestRestart:
         assert store is not None
         assert store.entries_rejected == 1
 
-    def test_a_second_loop_goes_on_with_it(self, world: World, clock: FakeClock) -> None:
-        disk = Disk(clock=clock)
+    def test_a_second_loop_goes_on_with_it(self, world: World, clock: FakeClock, disk: Store) -> None:
         cache = SessionCache(world.catalog, connect=world.connect, clock=clock, store=disk)
 
         async def first() -> None:
@@ -196,9 +183,8 @@ class TestRestart:
         asyncio.run(second())
 
     def test_what_was_being_written_when_a_loop_ended_is_not_trusted(
-        self, world: World, clock: FakeClock
+        self, world: World, clock: FakeClock, store: FaultyStore
     ) -> None:
-        store = FaultyStore(Disk(clock=clock), clock=clock)
         cache = SessionCache(world.catalog, connect=world.connect, clock=clock, store=store)
         store.fault(Fault.HANGS, "put")
 
@@ -221,7 +207,7 @@ class TestRestart:
 
 class TestAuthority:
     async def test_what_was_loaded_under_another_is_cleared(
-        self, make_cache: MakeCache, world: World, disk: Disk
+        self, make_cache: MakeCache, world: World, disk: Store
     ) -> None:
         first = make_cache(world, store=disk, authority=lambda user: f"{user} herself")
         await first.session(ANN).get(world.item, number=7)
@@ -239,7 +225,7 @@ class TestAuthority:
         assert (await fourth.session(ANN).lookup(world.item, number=7)).outcome is Outcome.MISS
 
     async def test_without_one_nothing_is_stored_or_read(
-        self, make_cache: MakeCache, world: World, disk: Disk, store: FaultyStore
+        self, make_cache: MakeCache, world: World, disk: Store, store: FaultyStore
     ) -> None:
         def unknown(_user: str) -> str:
             raise LookupError
@@ -256,7 +242,7 @@ class TestAuthority:
 
 class TestClear:
     async def test_a_cleared_session_stays_cleared(
-        self, make_cache: MakeCache, world: World, disk: Disk
+        self, make_cache: MakeCache, world: World, disk: Store
     ) -> None:
         first = make_cache(world, store=disk)
         await first.session(ANN).get(world.account)
@@ -266,7 +252,7 @@ class TestClear:
         await first.session(ANN).get(world.account)
         assert world.count("account") == 2
 
-    async def test_one_that_is_only_stored(self, make_cache: MakeCache, world: World, disk: Disk) -> None:
+    async def test_one_that_is_only_stored(self, make_cache: MakeCache, world: World, disk: Store) -> None:
         first = make_cache(world, store=disk)
         await first.session(ANN).get(world.account)
         await first.aclose()
@@ -275,7 +261,7 @@ class TestClear:
         await second.session(ANN).get(world.account)
         assert world.count("account") == 2
 
-    async def test_everyone(self, make_cache: MakeCache, world: World, disk: Disk) -> None:
+    async def test_everyone(self, make_cache: MakeCache, world: World, disk: Store) -> None:
         first = make_cache(world, store=disk)
         for user in (ANN, BOB):
             await first.session(user).get(world.account)
@@ -287,7 +273,7 @@ class TestClear:
         assert set(await held(disk)) == {"account"}
 
     async def test_what_was_read_before_a_clear_is_not_brought_in_after_it(
-        self, make_cache: MakeCache, world: World, disk: Disk, store: FaultyStore
+        self, make_cache: MakeCache, world: World, disk: Store, store: FaultyStore
     ) -> None:
         first = make_cache(world, store=disk)
         await first.session(ANN).get(world.account)
@@ -307,7 +293,7 @@ class TestClear:
         assert world.count("account") == 2
 
     async def test_a_write_that_comes_late_is_refused(
-        self, make_cache: MakeCache, world: World, disk: Disk, store: FaultyStore
+        self, make_cache: MakeCache, world: World, disk: Store, store: FaultyStore
     ) -> None:
         cache = make_cache(world, store=store)
         store.fault(Fault.HANGS, "put")
@@ -324,7 +310,7 @@ class TestClear:
         self,
         make_cache: MakeCache,
         world: World,
-        disk: Disk,
+        disk: Store,
         store: FaultyStore,
         clock: FakeClock,
         fault: Fault,
@@ -368,7 +354,7 @@ class TestClear:
         assert (await second).durable
 
     async def test_a_caller_who_leaves_does_not_stop_it(
-        self, make_cache: MakeCache, world: World, disk: Disk, store: FaultyStore
+        self, make_cache: MakeCache, world: World, disk: Store, store: FaultyStore
     ) -> None:
         cache = make_cache(world, store=store)
         await cache.session(ANN).get(world.account)
@@ -418,7 +404,7 @@ class TestFaults:
         await patience(clock, 3)
 
     async def test_a_stranger_of_a_store_harms_nobody(
-        self, make_cache: MakeCache, world: World, disk: Disk, monkeypatch: pytest.MonkeyPatch
+        self, make_cache: MakeCache, world: World, disk: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         async def raises(_owner: Owner) -> Any:
             raise ZeroDivisionError("ann's secret")
@@ -433,7 +419,7 @@ class TestFaults:
         self,
         make_cache: MakeCache,
         world: World,
-        disk: Disk,
+        disk: Store,
         store: FaultyStore,
         clock: FakeClock,
         fault: Fault,
@@ -459,7 +445,7 @@ class TestFaults:
         assert (await held(disk)).get("account") in (None, b"78")
 
     async def test_when_too_many_are_distrusted_all_are(
-        self, make_cache: MakeCache, world: World, disk: Disk, store: FaultyStore, clock: FakeClock,
+        self, make_cache: MakeCache, world: World, disk: Store, store: FaultyStore, clock: FakeClock,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:  # fmt: skip
         monkeypatch.setattr("coatcheck.engine.repairs.MOST_DISTRUSTED", 3)
@@ -486,7 +472,7 @@ class TestFaults:
         assert "eve" in cache.users()
 
     async def test_a_session_that_ended_in_the_store_ends_in_memory(
-        self, make_cache: MakeCache, world: World, disk: Disk
+        self, make_cache: MakeCache, world: World, disk: Store
     ) -> None:
         cache = make_cache(world, store=disk)
         await cache.session(ANN).get(world.account)
@@ -519,7 +505,7 @@ class TestFaults:
 
 class TestRemoval:
     async def test_what_was_refused_is_gone_with_all_that_depends_on_it(
-        self, make_cache: MakeCache, world: World, disk: Disk
+        self, make_cache: MakeCache, world: World, disk: Store
     ) -> None:
         cache = make_cache(world, store=disk)
         await cache.session(ANN).warm()
@@ -532,7 +518,7 @@ class TestRemoval:
         await cache.settled()
         assert set(await held(disk)) == {"notes"}
 
-    async def test_404_takes_its_own(self, make_cache: MakeCache, world: World, disk: Disk) -> None:
+    async def test_404_takes_its_own(self, make_cache: MakeCache, world: World, disk: Store) -> None:
         cache = make_cache(world, store=disk)
         await cache.session(ANN).warm()
         await cache.settled()
@@ -543,7 +529,7 @@ class TestRemoval:
         assert set(await held(disk)) == {"account", "hosts", "notes"}
 
     async def test_invalidating_reaches_what_is_only_stored(
-        self, make_cache: MakeCache, world: World, disk: Disk
+        self, make_cache: MakeCache, world: World, disk: Store
     ) -> None:
         first = make_cache(world, store=disk)
         await first.session(ANN).warm()
@@ -563,7 +549,7 @@ class TestRemoval:
         assert world.names() == ["zones", "item"]
 
     async def test_invalidating_for_everyone_reaches_the_store(
-        self, make_cache: MakeCache, world: World, disk: Disk
+        self, make_cache: MakeCache, world: World, disk: Store
     ) -> None:
         first = make_cache(world, store=disk)
         for user in (ANN, BOB):
@@ -578,7 +564,7 @@ class TestRemoval:
         assert sorted(world.names()) == ["account", "account"]
 
     async def test_what_was_read_before_everyone_lost_it_is_not_brought_in(
-        self, make_cache: MakeCache, world: World, disk: Disk, store: FaultyStore, clock: FakeClock
+        self, make_cache: MakeCache, world: World, disk: Store, store: FaultyStore, clock: FakeClock
     ) -> None:
         first = make_cache(world, store=disk)
         await first.session(ANN).warm()
@@ -596,7 +582,7 @@ class TestRemoval:
         assert world.names() == ["account"]
 
     async def test_when_everyone_cannot_be_reached_nothing_is_read(
-        self, make_cache: MakeCache, world: World, disk: Disk, store: FaultyStore, clock: FakeClock
+        self, make_cache: MakeCache, world: World, disk: Store, store: FaultyStore, clock: FakeClock
     ) -> None:
         first = make_cache(world, store=disk)
         await first.session(ANN).get(world.account)
@@ -611,7 +597,7 @@ class TestRemoval:
         assert await held(disk) == {}
 
     async def test_what_a_session_has_no_room_for_leaves_the_store(
-        self, make_cache: MakeCache, world: World, disk: Disk
+        self, make_cache: MakeCache, world: World, disk: Store
     ) -> None:
         cache = make_cache(world, store=disk, limits=Limits(max_keys_per_session=3))
         for number in range(6):
@@ -621,7 +607,7 @@ class TestRemoval:
         assert len(stored.records) == 3
 
     async def test_put_is_stored_and_an_older_load_is_not(
-        self, make_cache: MakeCache, world: World, disk: Disk
+        self, make_cache: MakeCache, world: World, disk: Store
     ) -> None:
         cache = make_cache(world, store=disk)
         gate = world.hold("account")
@@ -634,7 +620,7 @@ class TestRemoval:
         assert await held(disk) == {"account": b"5"}
 
     async def test_a_write_of_what_is_replaced_already_is_left_out(
-        self, make_cache: MakeCache, world: World, store: FaultyStore, disk: Disk
+        self, make_cache: MakeCache, world: World, store: FaultyStore, disk: Store
     ) -> None:
         cache = make_cache(world, store=store)
         store.fault(Fault.HANGS, "put")

@@ -11,9 +11,10 @@ import pytest
 from coatcheck.engine.cache import SessionCache
 from coatcheck.engine.guarded import LONGEST_PAUSE
 from coatcheck.engine.limits import Limits
+from coatcheck.engine.store import Store
 from coatcheck.errors import LoadError, SessionCleared
 from coatcheck.testing import FakeClock, settle
-from coatcheck.testing.stores import Fault, FaultyStore, MemoryStore
+from coatcheck.testing.stores import Fault, FaultyStore
 from engine.conftest import MakeCache
 from engine.world import World
 
@@ -93,19 +94,12 @@ class Storm:
             await self.clock.advance(LONGEST_PAUSE + 1)
 
 
-class Disk(MemoryStore):
-    """A store that outlives the caches on it."""
-
-    async def aclose(self) -> None:
-        pass
-
-
 @pytest.mark.parametrize("seed", range(20))
 async def test_nobody_gets_what_was_cleared_or_is_not_theirs(
-    make_cache: MakeCache, world: World, clock: FakeClock, seed: int
+    make_cache: MakeCache, world: World, clock: FakeClock, disk: Store, seed: int
 ) -> None:
     rng = random.Random(seed)
-    storm = Storm(world, FaultyStore(Disk(clock=clock), clock=clock), clock, rng)
+    storm = Storm(world, FaultyStore(disk, clock=clock), clock, rng)
     for _ in range(4):
         cache = make_cache(world, store=storm.store, limits=Limits(max_sessions=rng.choice([2, 100])))
         await storm.rage(cache, 60)
