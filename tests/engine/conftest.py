@@ -14,7 +14,7 @@ from coatcheck.stores.key_ring import KeyRing
 from coatcheck.stores.sqlite import SQLiteStore
 from coatcheck.testing import FakeClock, settle
 from engine.blocking_store import Blocking, Disk, DiskFile, LoopThread
-from engine.invariants import check_at_rest
+from engine.invariants import check_at_rest, check_in_step
 from engine.world import World
 
 if TYPE_CHECKING:
@@ -88,6 +88,7 @@ async def make_cache(
 ) -> AsyncIterator[MakeCache]:
     """Make caches whose bookkeeping is checked once more when the test has ended."""
     made: list[SessionCache[Any]] = []
+    stores: list[tuple[SessionCache[Any], Store]] = []
 
     def make(world: World, **options: Any) -> SessionCache[Any]:
         given = {"connect": world.connect, "clock": clock, "rng": random.Random(7), **options}
@@ -95,10 +96,15 @@ async def make_cache(
             given["store"] = Blocking(sqlite_store(), store_thread)
         cache = SessionCache(world.catalog, **given)
         made.append(cache)
+        if "store" not in options and given.get("store") is not None:
+            stores.append((cache, given["store"]))
         return cache
 
     yield make
     await settle()
+    for cache, store in stores:
+        if not cache._home.closed:
+            await check_in_step(cache, store)
     for cache in made:
         check_at_rest(cache)
         await cache.aclose()

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from coatcheck.engine.entry import Alias, Entry
+from coatcheck.engine.policy import Freshness, judge
 from coatcheck.engine.sessions import key_bytes
+from coatcheck.engine.store import Owner, Written
+from coatcheck.engine.write_behind import arguments_of
 
 if TYPE_CHECKING:
     from coatcheck.engine.cache import SessionCache
     from coatcheck.engine.stats import Gets
+    from coatcheck.engine.store import Store
 
 
 def check_at_rest(cache: SessionCache[Any]) -> None:
@@ -84,3 +89,30 @@ def check_gets(gets: Gets) -> None:
     """Every get that ended is counted once."""
     ended = gets.hits + gets.stale_hits + gets.coalesced + gets.misses + gets.failed + gets.cancelled
     assert ended == gets.gets
+
+
+async def check_in_step(cache: SessionCache[Any], store: Store) -> None:
+    """When all is written, a session's stored copy holds what memory holds, and nothing else."""
+    await cache.settled()
+    persistence = cache._persistence
+    assert persistence is not None
+    stats = persistence.stats()
+    assert 0 == stats.writes_waiting
+    now = cache._clock.monotonic()
+    for user, state in cache._sessions.states.items():
+        if state.outbox is None or state.outbox.authority is None or not persistence._repairs.trusted(user):
+            continue
+        stored = await store.open(Owner(cache._catalog.name, user))
+        assert state.outbox.id in (None, stored.id)
+        copy = {(record.resource, record.arguments): record.body for record in stored.records}
+        held = {}
+        for key, entry in state.entries():
+            resource = cache._sessions.resource(key)
+            rule = cache._rules[resource.index]
+            if judge(rule, entry.started, entry.jitter, now) is not Freshness.DEAD:
+                held[resource.signature, arguments_of(resource, key, state.outbox)] = entry.body
+        assert copy.items() <= held.items()
+        # In memory alone is a load that began before a delete and was kept all the same, and what was written under a
+        # shorter ttl.
+        changed = any(rule.alive_after > -math.inf for rule in cache._rules)
+        assert copy == held or changed or stats.writes[Written.OVERTAKEN.value] > 0
