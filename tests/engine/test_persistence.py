@@ -103,6 +103,40 @@ class TestRestart:
         with pytest.raises(UpstreamFailed):
             await third.session(ANN).get(world.account)
 
+    async def test_a_slow_answer_makes_nothing_younger(
+        self, make_cache: MakeCache, world: World, disk: Store, store: FaultyStore, clock: FakeClock
+    ) -> None:
+        first = make_cache(world, store=disk)
+        await first.session(ANN).get(world.account)
+        await first.aclose()
+        second = make_cache(world, store=store)
+        store.fault(Fault.APPLIES_THEN_HANGS, "open")
+        getting = asyncio.ensure_future(second.session(ANN).lookup(world.account))
+        await settle(lambda: store.hanging == 1)
+        await clock.advance(0.125)
+        store.release()
+        assert (await getting).age == 0.125
+
+    async def test_what_waits_to_be_written_ages_meanwhile(
+        self, make_cache: MakeCache, world: World, disk: Store, store: FaultyStore, clock: FakeClock,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:  # fmt: skip
+        monkeypatch.setattr("coatcheck.engine.guarded.AT_ONCE", 1)
+        cache = make_cache(world, store=store)
+        for user in (ANN, BOB):
+            await cache.session(user).get(world.account)
+            await cache.settled()
+        store.fault(Fault.HANGS, "put")
+        await cache.session(ANN).get(world.account, force_refresh=True)
+        await settle(lambda: store.hanging == 1)
+        store.heal()
+        await cache.session(BOB).get(world.account, force_refresh=True)
+        await clock.advance(0.125)
+        store.release()
+        await cache.settled()
+        [record] = (await disk.open(Owner("estate", BOB))).records
+        assert record.age == 0.125
+
     async def test_users_do_not_meet(self, make_cache: MakeCache, world: World, disk: Store) -> None:
         first = make_cache(world, store=disk)
         await first.session(ANN).get(world.account)
@@ -135,6 +169,20 @@ class TestRestart:
         await settle(lambda: store.hanging == 2)
         assert set(cache.users()) == {ANN, BOB}
         store.heal()
+        store.release()
+        await cache.settled()
+        assert len(cache.users()) == 1
+
+    async def test_sessions_that_nobody_waits_for_any_more_make_room(
+        self, make_cache: MakeCache, world: World, store: FaultyStore
+    ) -> None:
+        cache = make_cache(world, store=store, limits=Limits(max_sessions=1))
+        store.fault(Fault.HANGS, "open")
+        waiting = [asyncio.ensure_future(cache.session(user).get(world.account)) for user in (ANN, BOB)]
+        await settle(lambda: store.hanging == 2)
+        for each in waiting:
+            each.cancel()
+        await settle()
         store.release()
         await cache.settled()
         assert len(cache.users()) == 1
@@ -470,6 +518,26 @@ class TestFaults:
         await cache.settled()
         assert set(await held(disk, "eve")) == {"account"}
         assert "eve" in cache.users()
+
+    async def test_what_was_read_before_a_repair_is_not_brought_in_after_it(
+        self, make_cache: MakeCache, world: World, disk: Store, store: FaultyStore
+    ) -> None:
+        first = make_cache(world, store=disk)
+        await first.session(ANN).get(world.account)
+        await first.aclose()
+        second = make_cache(world, store=store)
+        store.fault(Fault.APPLIES_THEN_HANGS, "open")
+        getting = asyncio.ensure_future(second.session(ANN).lookup(world.account))
+        await settle(lambda: store.hanging == 1)
+        store.heal()
+        store.fault(Fault.FAILS, "forget")
+        await second.invalidate(world.notes)
+        await settle(lambda: store.calls["clear_all"] == 1)
+        store.release()
+        assert (await getting).outcome is Outcome.MISS
+        await second.settled()
+        assert second.users() == (ANN,)
+        assert set(await held(disk)) == {"account"}
 
     async def test_a_session_that_ended_in_the_store_ends_in_memory(
         self, make_cache: MakeCache, world: World, disk: Store

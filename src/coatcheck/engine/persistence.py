@@ -24,7 +24,7 @@ from coatcheck.errors import BadUpstreamBody, StoreFailed
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from coatcheck.clock import Clock
     from coatcheck.engine.catalog import Catalog, Resource
@@ -128,10 +128,8 @@ class Persistence:
         """Remove these resources' entries of every user from the store, if their loads had begun by *since*."""
         try:
             for resource in resources:
-                age = self._clock.monotonic() - since
                 await self._store.write(
-                    functools.partial(_forget, self._catalog, resource.signature, age),
-                    seconds=OPERATION_SECONDS,
+                    functools.partial(self._forget, resource.signature, since), seconds=OPERATION_SECONDS
                 )
         except StoreFailed:
             with self._home.step:
@@ -184,37 +182,57 @@ class Persistence:
         stored: StoredSession | None = None
         found: list[Put] = []
         bad: list[tuple[Resource[Any], str]] = []
+        asked = NEVER
+
+        def read(store: Store) -> Awaitable[StoredSession]:
+            nonlocal asked
+            asked = self._clock.monotonic()
+            return store.open(owner)
+
         try:
-            stored = await self._store.read(lambda store: store.open(owner), seconds=OPERATION_SECONDS)
-            await self._take_up(stored.records, outbox, found, bad)
+            stored = await self._store.read(read, seconds=OPERATION_SECONDS)
+            await self._take_up(stored.records, asked, outbox, found, bad)
         except StoreFailed:
             pass  # counted there; the upstream is asked instead
         with self._home.lock:
             if outbox is not state.outbox or state.closed:
                 return
+            abandoned = outbox.restored
             outbox.opening = None
             outbox.restored = True
-            if stored is None or not self._repairs.trusted(state.user):
-                return
-            self._opened += 1
-            self._rejected += stored.rejected + len(bad)
-            if not all(record.arguments.startswith(under(outbox)) for record in stored.records):
-                # Loaded with other rights, or from elsewhere.
-                self._repairs.begin(state.user)
-                outbox.abandon()
-                return
-            outbox.id = stored.id
-            for each in found:
-                forgotten = each.entry.started <= self._floors.get(each.resource.index, NEVER)
-                if state.entry(each.key) is None and not forgotten:
-                    self._restored += 1
-                    self._sessions.keep(state, each.resource, each.key, each.entry, stored=True)
-            for resource, key in bad:
-                self._writes.dropped(state, resource, key)
+            if stored is not None and not abandoned and self._repairs.trusted(state.user):
+                self._take_in(state, outbox, stored, found, bad)
+            # Those who waited for it may have left: then nothing else lets it make room.
+            self._sessions.make_room()
+
+    def _take_in(
+        self,
+        state: State,
+        outbox: Outbox,
+        stored: StoredSession,
+        found: list[Put],
+        bad: list[tuple[Resource[Any], str]],
+    ) -> None:
+        self._opened += 1
+        self._rejected += stored.rejected + len(bad)
+        if not all(record.arguments.startswith(under(outbox)) for record in stored.records):
+            # Loaded with other rights, or from elsewhere.
+            self._repairs.begin(state.user)
+            outbox.abandon()
+            return
+        outbox.id = stored.id
+        for each in found:
+            forgotten = each.entry.started <= self._floors.get(each.resource.index, NEVER)
+            if state.entry(each.key) is None and not forgotten:
+                self._restored += 1
+                self._sessions.keep(state, each.resource, each.key, each.entry, stored=True)
+        for resource, key in bad:
+            self._writes.dropped(state, resource, key)
 
     async def _take_up(
         self,
         records: Iterable[Record],
+        asked: float,
         outbox: Outbox,
         found: list[Put],
         bad: list[tuple[Resource[Any], str]],
@@ -236,7 +254,8 @@ class Persistence:
                 until=NEVER,
                 value=value if resource.codec.shared else PER_CALLER,
                 body=body,
-                started=arrived - max(record.age, 0.0),
+                # The answer may have taken its time: what is stored may become older by that, and never younger.
+                started=asked - max(record.age, 0.0),
                 jitter=self._rng.randrange(JITTER_STEPS + 1),
             )
             if judge(self._rules[resource.index], entry.started, entry.jitter, arrived) is not Freshness.DEAD:
@@ -244,6 +263,5 @@ class Persistence:
             if number % SLICE == SLICE - 1:
                 await self._clock.sleep(0)
 
-
-async def _forget(catalog: str, resource: str, age: float, store: Store) -> None:
-    await store.forget(catalog, resource, age=age)
+    async def _forget(self, resource: str, since: float, store: Store) -> None:
+        await store.forget(self._catalog, resource, age=self._clock.monotonic() - since)

@@ -16,7 +16,7 @@ from coatcheck.errors import StoreFailed
 
 if TYPE_CHECKING:
     from collections import deque
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from coatcheck.clock import Clock
     from coatcheck.engine.catalog import Resource
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from coatcheck.engine.policy import Rule
     from coatcheck.engine.sessions import Sessions
     from coatcheck.engine.state import State
+    from coatcheck.engine.store import Store
 
 OPERATION_SECONDS: Final = 0.25
 """How long a get waits for the store, and a write may take."""
@@ -161,22 +162,28 @@ class WriteBehind:
                 return None  # abandoned meanwhile
             outbox.id = opened.id
         session = outbox.id
-        now = self._clock.monotonic()
-        signature = write.resource.signature
+        # It may have to wait for its turn: how old something is, is told when the store is asked.
+        age = self._age
+        signature, rule = write.resource.signature, self._rules[write.resource.index]
         if isinstance(write, Put):
-            arguments = arguments_of(write.resource, write.key, outbox)
-            record = Record(signature, arguments, write.entry.body, now - write.entry.started)
-            keep_for = death(self._rules[write.resource.index], write.entry.started) - now
-            if keep_for <= 0:
+            arguments, entry = arguments_of(write.resource, write.key, outbox), write.entry
+            lifetime = death(rule, entry.started) - entry.started
+            if age(entry.started) >= lifetime:
                 return None
-            return await self._store.write(
-                lambda store: store.put(owner, session, record, keep_for=keep_for), seconds=OPERATION_SECONDS
-            )
+
+            def put(store: Store) -> Awaitable[Written]:
+                record = Record(signature, arguments, entry.body, age(entry.started))
+                return store.put(owner, session, record, keep_for=lifetime - record.age)
+
+            return await self._store.write(put, seconds=OPERATION_SECONDS)
         which = None if write.key is None else arguments_of(write.resource, write.key, outbox)
         return await self._store.write(
-            lambda store: store.delete(owner, session, signature, which, age=now - write.since),
+            lambda store: store.delete(owner, session, signature, which, age=age(write.since)),
             seconds=OPERATION_SECONDS,
         )
+
+    def _age(self, since: float) -> float:
+        return self._clock.monotonic() - since
 
     def _rewrite(self, user: str | None) -> None:
         """Store anew what memory holds of a user whose copy had to be cleared; of everyone, what comes from now on."""
