@@ -58,16 +58,25 @@ class Rig:
         )
         return subprocess.run(["cat", *files], check=True, capture_output=True).stdout
 
-    def overwrite(self, offset: int, content: bytes, *, name: str | None = None) -> None:
-        """Write over the file, or one beside it, in another process."""
-        path = self.path if name is None else self.path.with_name(name)
-        program = "import sys; f = open(sys.argv[1], 'r+b'); f.seek(int(sys.argv[2])); f.write(bytes.fromhex(sys.stdin.read()))"
-        subprocess.run(
-            [sys.executable, "-c", program, str(path), str(offset)],
-            input=content.hex(),
-            text=True,
-            check=True,
+    def overwrite(self, *places: tuple[int, bytes]) -> None:
+        """Write over parts of the file, in another process."""
+        program = (
+            "import sys\n"
+            "with open(sys.argv[1], 'r+b') as file:\n"
+            "    for line in sys.stdin:\n"
+            "        offset, content = line.split()\n"
+            "        file.seek(int(offset)), file.write(bytes.fromhex(content))\n"
         )
+        lines = "".join(f"{offset} {content.hex()}\n" for offset, content in places)
+        subprocess.run([sys.executable, "-c", program, str(self.path)], input=lines, text=True, check=True)
+
+    def copy(self, folder: Path) -> Rig:
+        """Return a copy of the file and its log as they are now, as a power cut would leave them."""
+        folder.mkdir()
+        for suffix in ("", "-wal"):
+            done = subprocess.run(["cat", f"{self.path}{suffix}"], check=True, capture_output=True)
+            (folder / f"{self.path.name}{suffix}").write_bytes(done.stdout)
+        return Rig(folder, self.clock)
 
     def aside(self) -> list[Path]:
         return sorted(self.path.parent.glob("sessions.db.corrupt-*"))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from coatcheck.errors import StoreFailed
 from coatcheck.stores.sqlite_calls import deliver
 from coatcheck.stores.sqlite_file import Damaged, damaged, problem, translated
-from coatcheck.stores.sqlite_operations import Chore, ClearAll, Forget, Operation, Put, run_puts
+from coatcheck.stores.sqlite_operations import Chore, ClearAll, Forget, Open, Operation, Put, run_puts
 from coatcheck.stores.sqlite_sweep import ROOM, Sweep, used_bytes
 from coatcheck.stores.sqlite_tables import Tables
 
@@ -34,11 +34,14 @@ MAX_GROUP_BYTES: Final = 8 * 1024 * 1024
 IDLE_SECONDS: Final = 5.0
 """How often a writer that nobody asks for anything looks whether something is to be tidied."""
 
+REST_SECONDS: Final = 0.05
+"""After so long without being asked it empties the log, if there is much in it or something that must go."""
+
 UNTIDY_GROUPS: Final = 50
 """After so many groups without an idle moment a slice is tidied all the same."""
 
-LOG_BYTES: Final = 4 * 1024 * 1024
-"""A write-ahead log longer than this is written back and emptied."""
+LOG_BYTES: Final = 16 * 1024 * 1024
+"""A write-ahead log longer than this is written back and emptied, whoever waits; a quarter of it, when nobody does."""
 
 ERASE_ATTEMPTS: Final = 4
 """Each waits for readers of other programs as long as any operation waits for a lock."""
@@ -161,13 +164,18 @@ class Writer:
         wait, groups = 0.0, 0
         while not self._ending:
             group = self._take(wait)
-            wait = 0.0
             if group:
                 self._safely(lambda: self._do(group))  # noqa: B023 - called at once
                 groups += 1
+                rested, wait = False, 0.0
+            else:
+                rested = wait > 0
             if not group or groups >= UNTIDY_GROUPS:
                 groups = 0
                 wait = 0.0 if self._safely(self._tidy) else IDLE_SECONDS
+            if wait > 0 and self._log_to_empty():
+                # Who was just answered may ask for more at once: that comes first.
+                wait = IDLE_SECONDS if rested and not self._safely(self._empty_log) else REST_SECONDS
         self._safely(self._finish)
         with self.turn:
             self._disconnect()
@@ -392,9 +400,19 @@ class Writer:
             return self._slice(self._sweep.step) or self._outgrown
         if self._outgrown:
             return self._slice(self._shrink)
-        if tables.unclean:
-            self._erase(attempts=1)
         return False
+
+    def _log_to_empty(self) -> bool:
+        """Tell whether the log should be emptied when there is a moment for it."""
+        tables = self._tables
+        return tables is not None and (tables.unclean or self._file.sizes()[1] > LOG_BYTES // 4)
+
+    def _empty_log(self) -> None:
+        tables = self._tables
+        if tables is not None and tables.unclean:
+            self._erase(attempts=1)
+        else:
+            self._write_back()
 
     def _slice(self, work: Callable[[Tables], bool]) -> bool:
         """Do a slice in a transaction; tell whether it was done, so that what is next can be."""
@@ -446,6 +464,10 @@ class Writer:
 
 def _fail(operations: list[Operation[Any]], failure: str) -> None:
     for operation in operations:
+        if isinstance(operation, Open) and operation.session is not None:
+            # What opened is as good as ever; what did not is met again.
+            operation.succeed(operation.session)
+            continue
         # Each its own: an exception that is raised in many places grows in each.
         operation.fail(StoreFailed(failure))
     deliver(operations)

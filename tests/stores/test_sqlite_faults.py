@@ -1,0 +1,455 @@
+"""A SQLite store whose file is locked, full, read-only or damaged: every call fails clearly, and it goes on when it can."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import sqlite3
+import stat
+from typing import TYPE_CHECKING
+
+import pytest
+
+from coatcheck.engine.store import Owner, Written
+from coatcheck.errors import StoreFailed
+from coatcheck.stores.sqlite import SQLiteStore, inspect
+from coatcheck.testing.store_contract import held
+from stores.sqlite_rig import ANN, BOB, DAY, KEYS, Rig, record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from coatcheck.stores.sqlite_tables import Tables
+
+PAGE = 4096
+
+
+@contextlib.contextmanager
+def locked(rig: Rig) -> Iterator[None]:
+    """Hold the lock that writers need, as another program."""
+    with contextlib.closing(sqlite3.connect(rig.path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield
+        other.execute("ROLLBACK")
+
+
+async def each_write_fails(store: SQLiteStore, session: bytes, message: str) -> None:
+    for call in (
+        store.put(ANN, session, record(), keep_for=DAY),
+        store.delete(ANN, session, "zones", None),
+        store.forget("ipc", "zones"),
+        store.clear(ANN),
+        store.clear_all("ipc"),
+    ):
+        with pytest.raises(StoreFailed, match=message):
+            await call
+
+
+async def test_locked_it_fails_and_goes_on_when_the_lock_is_gone(rig: Rig) -> None:
+    async with rig.open() as store:
+        session = await store.open(ANN)
+        await store.put(ANN, session.id, record("old"), keep_for=DAY)
+        with locked(rig):
+            await each_write_fails(store, session.id, "another program has locked")
+            with pytest.raises(StoreFailed):
+                await store.open(BOB)
+            # What is there can be read all the same.
+            assert {("old", b"")} == set(held(await store.open(ANN)))
+        assert {("old", b"")} == set(held(await store.open(ANN)))
+        assert Written.APPLIED is await store.put(ANN, session.id, record("new"), keep_for=DAY)
+        await store.clear(ANN)
+        assert {} == held(await store.open(ANN))
+
+
+async def test_a_reader_of_another_program_keeps_a_clear_from_being_durable(rig: Rig) -> None:
+    """Until it has gone: what it reads is still in the log."""
+    async with rig.open() as store:
+        session = await store.open(ANN)
+        await store.put(ANN, session.id, record(), keep_for=DAY)
+        with contextlib.closing(sqlite3.connect(rig.path, isolation_level=None)) as other:
+            other.execute("BEGIN")
+            other.execute("SELECT count(*) FROM entries").fetchall()
+            with pytest.raises(StoreFailed, match="another program reads"):
+                await store.clear(ANN)
+            # It is cleared nevertheless, and says so when it is durable.
+            assert session.id != (await store.open(ANN)).id
+            other.execute("ROLLBACK")
+        await store.clear(ANN)
+        assert 0 == rig.path.with_name("sessions.db-wal").stat().st_size
+
+
+async def test_read_only_it_fails_and_goes_on_when_it_can_be_written(rig: Rig) -> None:
+    async with rig.open() as store:
+        session = await store.open(ANN)
+        writing = tables_of(store).connection
+        writing.execute("PRAGMA query_only = ON")
+        await each_write_fails(store, session.id, "cannot be written")
+        assert session.id == (await store.open(ANN)).id
+        writing.execute("PRAGMA query_only = OFF")
+        assert Written.APPLIED is await store.put(ANN, session.id, record(), keep_for=DAY)
+
+
+async def test_full_it_makes_room_by_ending_who_came_longest_ago(rig: Rig) -> None:
+    async with rig.open() as store:
+        ids = {}
+        for number in range(20):
+            owner = Owner("ipc", f"user {number}")
+            ids[owner] = (await store.open(owner)).id
+            await store.put(owner, ids[owner], record(body=b"x" * 20_000), keep_for=DAY)
+            await rig.clock.advance(1.0)
+        full(store)
+        last = Owner("ipc", "user 19")
+        for number in range(10):
+            mine = record(arguments=b"%d" % number, body=b"x" * 20_000)
+            assert Written.APPLIED is await store.put(last, ids[last], mine, keep_for=DAY)
+        assert 11 == len(held(await store.open(last)))
+        assert {} == held(await store.open(Owner("ipc", "user 0")))
+        assert () == (await store.check()).problems
+
+
+async def test_full_beyond_help_it_fails_and_goes_on_when_there_is_room(rig: Rig) -> None:
+    async with rig.open() as store:
+        bob = await store.open(BOB)
+        await store.put(BOB, bob.id, record(body=b"x" * 50_000), keep_for=DAY)
+        await rig.clock.advance(1.0)
+        session = await store.open(ANN)
+        full(store)
+        with pytest.raises(StoreFailed, match="no room"):
+            await store.put(ANN, session.id, record(body=b"x" * 5_000_000), keep_for=DAY)
+        full(store, pages=1_000_000)
+        assert Written.APPLIED is await store.put(
+            ANN, session.id, record(body=b"x" * 5_000_000), keep_for=DAY
+        )
+
+
+async def test_an_entry_that_is_too_large_fails_alone(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coatcheck.stores.envelope.MAX_BYTES", 10_000)
+    async with rig.open() as store:
+        session = await store.open(ANN)
+        results = await asyncio.gather(
+            *(
+                store.put(
+                    ANN,
+                    session.id,
+                    record(arguments=b"%d" % number, body=b"x" * number * 5_000),
+                    keep_for=DAY,
+                )
+                for number in range(4)
+            ),
+            return_exceptions=True,
+        )
+        assert [Written.APPLIED] * 2 == results[:2]
+        assert [StoreFailed] * 2 == [type(each) for each in results[2:]]
+        assert 2 == len(held(await store.open(ANN)))
+
+
+def full(store: SQLiteStore, pages: int = 1) -> None:
+    """Let the file have no more pages than it has, or so many."""
+    tables_of(store).connection.execute(f"PRAGMA max_page_count = {pages}")
+
+
+def tables_of(store: SQLiteStore) -> Tables:
+    tables = store._threads.writer._tables
+    assert tables is not None
+    return tables
+
+
+# -- damage ---------------------------------------------------------------------------------------------------------
+
+
+async def stored(rig: Rig, users: int = 200) -> None:
+    async with rig.open() as store:
+        for number in range(users):
+            owner = Owner("ipc", f"user {number}")
+            session = await store.open(owner)
+            await store.put(owner, session.id, record(body=b"x" * 500), keep_for=DAY)
+        session = await store.open(ANN)
+        await store.put(ANN, session.id, record(), keep_for=DAY)
+
+
+def header(rig: Rig) -> None:
+    rig.overwrite((0, b"not a database!!" * 8))
+
+
+def first_page(rig: Rig) -> None:
+    rig.overwrite((100, os.urandom(PAGE - 100)))
+
+
+def every_page(rig: Rig) -> None:
+    rig.overwrite(*((page * PAGE, b"\xff" * 64) for page in range(1, rig.path.stat().st_size // PAGE)))
+
+
+def cut(rig: Rig) -> None:
+    os.truncate(rig.path, PAGE * 2 + 100)
+
+
+@pytest.mark.parametrize("damage", [header, first_page, every_page, cut])
+async def test_a_damaged_file_is_moved_aside_at_the_start(
+    rig: Rig, caplog: pytest.LogCaptureFixture, damage: Callable[[Rig], None]
+) -> None:
+    """Or when the damage is met; with one loud line, and nothing of it is served."""
+    await stored(rig)
+    damage(rig)
+    before = rig.path.read_bytes()
+    with caplog.at_level(logging.WARNING, logger="coatcheck"):
+        async with rig.open() as store:
+            await until_replaced(rig, store)
+            session = await store.open(ANN)
+            assert {} == held(session)
+            assert Written.APPLIED is await store.put(ANN, session.id, record(), keep_for=DAY)
+            assert () == (await store.check()).problems
+    [line] = [each for each in caplog.records if each.levelno >= logging.ERROR]
+    assert str(rig.path) in line.getMessage()
+    assert "canary" not in caplog.text
+    moved = [each for each in rig.aside() if not each.name.endswith(("-wal", "-shm"))]
+    assert 1 == len(moved)
+    assert before[:PAGE] == moved[0].read_bytes()[:PAGE]
+    assert {0o600} == {stat.S_IMODE(each.stat().st_mode) for each in rig.aside()}
+    async with rig.open() as store:
+        assert {("zones", b"")} == set(held(await store.open(ANN)))
+
+
+@pytest.mark.parametrize("damage", [every_page, cut])
+async def test_a_file_damaged_while_it_is_open_is_moved_aside(
+    rig: Rig, caplog: pytest.LogCaptureFixture, damage: Callable[[Rig], None]
+) -> None:
+    await stored(rig)
+    async with rig.open() as store:
+        session = await store.open(ANN)
+        await store.put(ANN, session.id, record("log"), keep_for=DAY)
+        damage(rig)
+        forget_pages(store)
+        await until_replaced(rig, store)
+        assert 1 == len([each for each in caplog.records if each.levelno >= logging.ERROR])
+        again = await store.open(ANN)
+        assert again.id != session.id
+        assert {} == held(again)
+        assert Written.ENDED is await store.put(ANN, session.id, record(), keep_for=DAY)
+        assert Written.APPLIED is await store.put(ANN, again.id, record(), keep_for=DAY)
+        # What was moved aside is complete, and still private.
+        assert rig.aside()
+        assert {0o600} == {stat.S_IMODE(each.stat().st_mode) for each in rig.aside()}
+
+
+async def until_replaced(rig: Rig, store: SQLiteStore) -> None:
+    """Use a store until it has met the damage and begun anew; on the way it may fail, and brings no value."""
+    for number in range(400):
+        if rig.aside():
+            return
+        owner = Owner("ipc", f"user {number % 200}")
+        with contextlib.suppress(StoreFailed):
+            session = await store.open(owner)
+            assert all(each.body == b"x" * 500 for each in session.records)
+            await store.put(owner, session.id, record("new"), keep_for=DAY)
+    raise AssertionError("the damage was never met")
+
+
+def forget_pages(store: SQLiteStore) -> None:
+    """Let both connections read the file anew."""
+    for connection in store._threads.writer.connections():
+        connection.execute("PRAGMA shrink_memory")
+
+
+async def test_it_does_not_move_file_after_file(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    """At most one a minute, also from start to start."""
+    await stored(rig, users=1)
+    header(rig)
+    async with rig.open():
+        pass
+    assert 1 == len(rig.aside())
+    header(rig)
+    for _ in range(3):
+        with pytest.raises(StoreFailed, match="damaged again"):
+            SQLiteStore(rig.path, keys=KEYS, clock=rig.clock)
+    assert 1 == len(rig.aside())
+    await rig.clock.advance(61.0)
+    async with rig.open() as store:
+        await store.open(ANN)
+    assert 2 == len(rig.aside())
+    assert 2 == len([each for each in caplog.records if each.levelno >= logging.ERROR])
+
+
+async def test_a_file_damaged_again_at_once_fails_every_call_until_it_may_be_moved(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    await stored(rig)
+    header(rig)
+    async with rig.open() as store:
+        session = await store.open(ANN)
+        await store.put(ANN, session.id, record(), keep_for=DAY)
+        await store.compact()
+        every_page(rig)
+        forget_pages(store)
+        for _ in range(20):
+            with pytest.raises(StoreFailed):
+                await store.put(ANN, session.id, record(body=b"x" * 100_000), keep_for=DAY)
+        assert 1 == len(rig.aside())
+        await rig.clock.advance(61.0)
+        with contextlib.suppress(StoreFailed):
+            await store.put(ANN, session.id, record(), keep_for=DAY)
+        session = await store.open(ANN)
+        assert Written.APPLIED is await store.put(ANN, session.id, record(), keep_for=DAY)
+        assert 2 == len(rig.aside())
+    assert 4 >= len([each for each in caplog.records if each.levelno >= logging.ERROR])
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"\xff" * 20_000, b"", os.urandom(100_000)], ids=["ones", "nothing", "noise"]
+)
+async def test_a_log_of_garbage_is_ignored(rig: Rig, garbage: bytes) -> None:
+    await stored(rig, users=1)
+    rig.path.with_name("sessions.db-wal").write_bytes(garbage)
+    async with rig.open() as store:
+        assert {("zones", b"")} == set(held(await store.open(ANN)))
+        assert () == (await store.check()).problems
+    assert [] == rig.aside()
+
+
+async def test_a_log_that_ends_in_garbage_brings_what_was_whole(rig: Rig) -> None:
+    """As after a power cut: transactions come back whole or not at all."""
+    store = SQLiteStore(rig.path, keys=KEYS, clock=rig.clock)
+    session = await store.open(ANN)
+    await store.put(ANN, session.id, record("first"), keep_for=DAY)
+    await store.put(ANN, session.id, record("second"), keep_for=DAY)
+    taken = rig.copy(rig.path.parent / "copy")
+    await store.aclose()
+    file, log = (taken.path.with_name(f"sessions.db{suffix}") for suffix in ("", "-wal"))
+    whole, before = log.read_bytes(), file.read_bytes()
+    seen = set()
+    for length in range(len(whole), 0, -PAGE // 2):
+        file.write_bytes(before)
+        log.write_bytes(whole[:length] + b"\xaa" * 100)
+        async with taken.open() as store:
+            found = held(await store.open(ANN))
+            assert () == (await store.check()).problems
+        assert all(body == b"[1]" for body in found.values())
+        seen.add(tuple(sorted(resource for resource, _ in found)))
+    assert {("first", "second"), ("first",), ()} == seen
+    assert [] == taken.aside()
+
+
+async def test_a_file_that_vanishes_or_is_emptied_harms_nobody_for_long(rig: Rig) -> None:
+    await stored(rig, users=1)
+    async with rig.open() as store:
+        await store.open(ANN)
+        os.truncate(rig.path, 0)
+        forget_pages(store)
+        for _ in range(5):
+            with contextlib.suppress(StoreFailed):
+                session = await store.open(ANN)
+                await store.put(ANN, session.id, record("after"), keep_for=DAY)
+        assert {("after", b"")} == set(held(await store.open(ANN)))
+
+
+async def test_looking_into_a_damaged_file_says_so(rig: Rig) -> None:
+    await stored(rig)
+    every_page(rig)
+    with inspect(rig.path, keys=KEYS) as inspector:
+        assert inspector.check().problems
+    header(rig)
+    with pytest.raises(StoreFailed, match="damaged"), inspect(rig.path):
+        pass
+
+
+# -- rows that somebody changed -------------------------------------------------------------------------------------
+
+
+async def test_entries_of_two_users_exchanged_are_rejected_and_deleted(rig: Rig) -> None:
+    async with rig.open() as store:
+        ids = {}
+        for owner in (ANN, BOB):
+            ids[owner] = (await store.open(owner)).id
+            await store.put(owner, ids[owner], record(body=owner.user.encode()), keep_for=DAY)
+            await store.put(owner, ids[owner], record("own", body=owner.user.encode()), keep_for=DAY)
+        first, second = rig.sql("SELECT session, sealed, name FROM entries GROUP BY session ORDER BY session")
+        rig.sql("UPDATE entries SET sealed = ? WHERE session = ? AND name = ?", second[1], first[0], first[2])
+        rig.sql(
+            "UPDATE entries SET sealed = ? WHERE session = ? AND name = ?", first[1], second[0], second[2]
+        )
+        for owner in (ANN, BOB):
+            session = await store.open(owner)
+            assert 1 == session.rejected
+            assert [owner.user.encode()] == [each.body for each in session.records]
+            again = await store.open(owner)
+            assert (0, 1) == (again.rejected, len(again.records))
+        assert 2 == rig.sql("SELECT count(*) FROM entries")[0][0]
+
+
+async def test_whole_sessions_exchanged_bring_nobody_another_s(rig: Rig) -> None:
+    async with rig.open() as store:
+        for owner in (ANN, BOB):
+            session = await store.open(owner)
+            await store.put(owner, session.id, record(body=owner.user.encode()), keep_for=DAY)
+        (first, mine), (second, theirs) = rig.sql("SELECT session, owner FROM sessions")
+        rig.sql("UPDATE sessions SET owner = zeroblob(32) WHERE session = ?", first)
+        rig.sql("UPDATE sessions SET owner = ? WHERE session = ?", mine, second)
+        rig.sql("UPDATE sessions SET owner = ? WHERE session = ?", theirs, first)
+        for owner in (ANN, BOB):
+            session = await store.open(owner)
+            assert () == session.records
+            assert Written.APPLIED is await store.put(owner, session.id, record(), keep_for=DAY)
+            assert {("zones", b""): b"[1]"} == held(await store.open(owner))
+
+
+CHANGES = {
+    "a bit of the blob": "UPDATE entries SET sealed = CAST(substr(sealed, 1, 40) || x'00' || substr(sealed, 42) AS BLOB)",
+    "a short blob": "UPDATE entries SET sealed = x'01'",
+    "a long blob": "UPDATE entries SET sealed = CAST(sealed || x'00' AS BLOB)",
+    "an unknown version": "UPDATE entries SET sealed = CAST(x'FE' || substr(sealed, 2) AS BLOB)",
+    "an unknown key": "UPDATE entries SET sealed = CAST(substr(sealed, 1, 1) || x'00000000' || substr(sealed, 6) AS BLOB)",
+    "its date": "UPDATE entries SET started = started - 0.001",
+    "its kind": "UPDATE entries SET kind = zeroblob(32)",
+    "its name": "UPDATE entries SET name = zeroblob(32)",
+    "a short name": "UPDATE entries SET name = x''",
+    "the salt": "UPDATE salts SET salt = zeroblob(32)",
+    "the id": "UPDATE sessions SET id = zeroblob(16)",
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+async def test_a_row_that_was_changed_is_rejected_and_deleted(rig: Rig, change: str) -> None:
+    async with rig.open() as store:
+        session = await store.open(ANN)
+        await store.put(ANN, session.id, record(), keep_for=DAY)
+        rig.sql(change)
+        back = await store.open(ANN)
+        assert ((), 1) == (back.records, back.rejected)
+        again = await store.open(ANN)
+        assert ((), 0) == (again.records, again.rejected)
+        assert 0 == rig.sql("SELECT count(*) FROM entries")[0][0]
+        assert Written.APPLIED is await store.put(ANN, again.id, record(), keep_for=DAY)
+
+
+ROWS = {
+    "a short salt": "UPDATE salts SET salt = x'00'",
+    "no salt": "DELETE FROM salts",
+    "a short id": "UPDATE sessions SET id = x'00'",
+    "an unknown key": "UPDATE sessions SET key = 'ffffffff'",
+}
+
+
+@pytest.mark.parametrize("change", ROWS.values(), ids=ROWS.keys())
+async def test_a_session_whose_row_is_damaged_is_begun_anew(rig: Rig, change: str) -> None:
+    async with rig.open() as store:
+        session = await store.open(ANN)
+        await store.put(ANN, session.id, record(), keep_for=DAY)
+        rig.sql(change)
+        back = await store.open(ANN)
+        assert back.id != session.id
+        assert ((), 1) == (back.records, back.rejected)
+        assert Written.APPLIED is await store.put(ANN, back.id, record(), keep_for=DAY)
+        assert {("zones", b""): b"[1]"} == held(await store.open(ANN))
+
+
+async def test_rejected_entries_are_deleted_as_soon_as_they_can_be(rig: Rig) -> None:
+    async with rig.open() as store:
+        session = await store.open(ANN)
+        await store.put(ANN, session.id, record(), keep_for=DAY)
+        await store.put(ANN, session.id, record("good"), keep_for=DAY)
+        rig.sql("UPDATE entries SET sealed = zeroblob(100) WHERE name = (SELECT min(name) FROM entries)")
+        for lock, rejected in ((locked(rig), 1), (contextlib.nullcontext(), 1), (locked(rig), 0)):
+            with lock:
+                back = await store.open(ANN)
+                assert (rejected, 1) == (back.rejected, len(back.records))
