@@ -18,11 +18,26 @@ def test_without_arguments_it_shows_its_commands(coatcheck: Coatcheck) -> None:
     ended = coatcheck()
     assert ended.code == 0
     assert ended.err == ""
-    for command in ("demo", "get", "simulator"):
+    for command in ("demo", "get", "keys", "sessions", "simulator", "store"):
         assert f" {command} " in ended.out
 
 
-@pytest.mark.parametrize("command", [(), ("demo",), ("get",), ("simulator",)])
+@pytest.mark.parametrize(
+    "command",
+    [
+        (),
+        ("demo",),
+        ("get",),
+        ("sessions",),
+        ("sessions", "list"),
+        ("sessions", "show"),
+        ("sessions", "clear"),
+        ("simulator",),
+        ("store",),
+        ("store", "check"),
+        ("store", "compact"),
+    ],
+)
 def test_help_says_what_a_command_does(coatcheck: Coatcheck, command: tuple[str, ...]) -> None:
     ended = coatcheck(*command, "--help")
     assert ended.code == 0
@@ -34,11 +49,16 @@ def test_help_says_what_a_command_does(coatcheck: Coatcheck, command: tuple[str,
     [
         ("demo", {"--users", "--passes", "--seed", "--latency-scale", "--outage", "--restart", "--json"}),
         ("get", {"--user", "--arg", "--refresh", "--json", "--config"}),
+        ("sessions list", {"--reveal", "--json", "--store", "--keys", "--config"}),
+        ("sessions show", {"--user", "--reveal", "--json", "--store", "--keys", "--config"}),
+        ("sessions clear", {"--user", "--all", "--store", "--keys", "--config"}),
         ("simulator", {"--port", "--seed", "--users", "--latency-scale"}),
+        ("store check", {"--json", "--store", "--keys", "--config"}),
+        ("store compact", {"--json", "--store", "--config"}),
     ],
 )
 def test_help_lists_every_option_and_no_other(coatcheck: Coatcheck, command: str, options: set[str]) -> None:
-    words = coatcheck(command, "--help").out.split()
+    words = coatcheck(*command.split(), "--help").out.split()
     assert {word for word in words if word.startswith("--")} == options
 
 
@@ -115,7 +135,7 @@ def test_the_module_runs_as_a_program_and_starts_without_http_or_settings() -> N
     )
     assert (done.returncode, done.stdout) == (0, f"coatcheck {metadata.version('coatcheck')}\n")
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-    assert not imported & {"aiohttp", "pydantic", "pydantic_settings"}
+    assert not imported & {"aiohttp", "cryptography", "pydantic", "pydantic_settings", "sqlite3"}
 
 
 def test_main_takes_the_arguments_of_the_process(

@@ -14,7 +14,9 @@ from coatcheck.cli.demo import demo
 from coatcheck.cli.get import get
 from coatcheck.cli.keys import keys
 from coatcheck.cli.mistake import Mistake
+from coatcheck.cli.sessions import sessions
 from coatcheck.cli.simulator import simulator
+from coatcheck.cli.store import store
 from coatcheck.errors import CoatcheckError, SettingsError
 
 if TYPE_CHECKING:
@@ -56,7 +58,7 @@ def program() -> App:
         version_format="plaintext",
         suppress_keyboard_interrupt=False,
     )
-    for command in (demo, get, keys(), simulator):
+    for command in (demo, get, keys(), sessions(), simulator, store()):
         app.command(command)
     return app
 

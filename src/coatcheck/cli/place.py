@@ -1,0 +1,107 @@
+"""Which store a command is about, and with which keys it looks into it."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from coatcheck.cli.mistake import Mistake
+from coatcheck.errors import KeysUnusable, StoreInUse
+from coatcheck.stores.key_ring import TAG, KeyRing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from coatcheck.settings import Settings
+
+Store = Annotated[
+    Path | None,
+    Parameter(name="--store", help="The store's file, instead of the one that the settings name."),
+]
+Keys = Annotated[
+    Path | None,
+    Parameter(
+        name="--keys",
+        help="The file of its keys, instead of that of the settings or the one beside the file that --store names.",
+    ),
+]
+Config = Annotated[
+    Path | None,
+    Parameter(name="--config", help="The TOML file with the settings, instead of COATCHECK_CONFIG."),
+]
+Json = Annotated[
+    bool, Parameter(name="--json", help="Print one JSON object.", negative="", show_default=False)
+]
+
+
+class Place:
+    """Where a store is and where its keys are, as options and settings say. Settings are read only if they are needed."""
+
+    def __init__(self, *, store: Path | None, keys: Path | None = None, config: Path | None = None) -> None:
+        self._store = store
+        self._keys = keys
+        self._config = config
+        self._read: Settings | None = None
+
+    def file(self) -> Path:
+        """Return where the store is.
+
+        Raises:
+            Mistake: there is none by the settings.
+        """
+        if self._store is not None:
+            return self._store
+        path = self._settings().store_file()
+        if path is None:
+            raise Mistake("the settings keep sessions in memory alone: --store names a file")
+        return path
+
+    def ring(self, *, needed: bool) -> KeyRing | None:
+        """Return the keys; None if there are none and they are not *needed*.
+
+        Raises:
+            KeysUnusable: they cannot be read, or there are none.
+        """
+        path = self._keys_file()
+        if TAG not in str(path) and not path.exists():
+            if not needed and self._keys is None:
+                return None
+            raise KeysUnusable(f"there is no file of keys at {path}: --keys names the one of this store")
+        return KeyRing.read(path)
+
+    def _keys_file(self) -> Path:
+        if self._keys is not None:
+            return self._keys
+        settings = self._settings()
+        if settings.keys is None and self._store is not None:
+            # Where a `SQLiteStore` that was given none has its own.
+            beside = self._store.resolve().with_suffix(".keys")
+            if beside.exists():
+                return beside
+        return settings.keys_file()
+
+    def _settings(self) -> Settings:
+        if self._read is None:
+            from coatcheck.settings import load  # noqa: PLC0415 - with pydantic, slow to import
+
+            self._read = load(self._config)
+        return self._read
+
+
+@contextlib.contextmanager
+def alone(path: Path, what: str) -> Iterator[None]:
+    """Say, if a program has the store at *path* open, that it is this program which can do *what*.
+
+    Raises:
+        StoreInUse: one has.
+    """
+    try:
+        yield
+    except StoreInUse:
+        pass
+    else:
+        return
+    raise StoreInUse(f"the store at {path} is open in a program: that program must {what}, or end first")
