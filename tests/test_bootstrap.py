@@ -4,29 +4,41 @@ from __future__ import annotations
 
 import asyncio
 import os
+import stat
 import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
 
 from coatcheck import Limits
-from coatcheck.bootstrap import IpcCache, _OnFirstUse, build_executor, ipc_cache
+from coatcheck.bootstrap import IpcCache, _OnFirstUse, build_executor, ipc_cache, session_store
 from coatcheck.errors import (
     BadUpstreamBody,
     CacheClosed,
     InvalidKey,
+    KeysUnusable,
     NoCredentials,
     SettingsError,
+    StoreFailed,
+    StoreInUse,
     Unavailable,
     UpstreamTimeout,
 )
 from coatcheck.ipc import APIExecutorService
 from coatcheck.ipc.resources import POLICY, catalog, endpoints, engagement_data, paas_engagement_id
-from coatcheck.settings import AccountSettings, LimitSettings, Settings, SharedAccount
+from coatcheck.settings import (
+    AccountSettings,
+    LimitSettings,
+    Settings,
+    SharedAccount,
+    default_keys,
+    default_store,
+)
 from coatcheck.simulator import Settings as SimulatorSettings
 from coatcheck.simulator import Simulator
 from coatcheck.testing import FakeClock, settle
@@ -350,3 +362,128 @@ async def test_the_figures_tell_of_the_upstream() -> None:
         assert "open" == after.upstream.breaker.state
         assert 5 == after.total.failed
         assert 5 == cache.stats("ann@example.com").total.failed
+
+
+# -- across restarts --------------------------------------------------------------------------------------------------
+
+
+async def test_the_drop_in_service_keeps_a_users_session_across_restarts(simulator: Simulator) -> None:
+    settings = Settings(upstream_url=simulator.url, accounts=ann_alone(simulator), default_email=ANN)
+    executor = build_executor(settings)
+    before = await executor.get_business_units_list(user_id=ANN)
+    await executor.close()
+    calls = simulator.calls()["total"]
+    assert calls > 0
+
+    executor = build_executor(settings)
+    assert await executor.get_business_units_list(user_id=ANN) == before
+    assert await executor.get_engagement_id() == engagement(simulator, ANN)
+    await executor.close()
+    assert simulator.calls()["total"] == calls
+
+
+async def test_a_logout_is_one_after_a_restart_too(simulator: Simulator) -> None:
+    settings = Settings(upstream_url=simulator.url, accounts=ann_alone(simulator))
+    executor = build_executor(settings)
+    await executor.get_business_units_list(user_id=ANN)
+    await executor._clear_user_session(ANN)
+    await executor.close()
+    calls = simulator.calls()["total"]
+
+    executor = build_executor(settings)
+    await executor.get_business_units_list(user_id=ANN)
+    await executor.close()
+    assert simulator.calls()["total"] == 2 * calls
+
+
+async def test_in_memory_alone_a_restart_begins_anew_and_nothing_is_made(simulator: Simulator) -> None:
+    settings = Settings(upstream_url=simulator.url, accounts=ann_alone(simulator), store="memory")
+    for number in (1, 2):
+        executor = build_executor(settings)
+        assert executor._cache.stats().store is None
+        await executor.get_business_units_list(user_id=ANN)
+        await executor.close()
+        assert simulator.calls()["by_path"]["departments"] == number
+    assert not default_store().exists()
+    assert not default_keys().exists()
+
+
+async def test_the_store_is_where_the_settings_say_and_private(simulator: Simulator, tmp_path: Path) -> None:
+    path, keys = tmp_path / "data" / "sessions", tmp_path / "keys"
+    settings = Settings(upstream_url=simulator.url, store=str(path), keys=keys)
+    await build_executor(settings).close()
+    assert [0o600, 0o600] == [stat.S_IMODE(each.stat().st_mode) for each in (path, keys)]
+    assert not default_store().exists()
+    assert not default_keys().exists()
+
+
+def told_alone(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [each.getMessage() for each in caplog.records if each.name == "coatcheck.bootstrap"]
+
+
+async def test_a_second_program_goes_without_the_default_store_and_says_so(
+    simulator: Simulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = Settings(upstream_url=simulator.url, accounts=ann_alone(simulator))
+    first, second = build_executor(settings), build_executor(settings)
+    (warning,) = told_alone(caplog)
+    assert warning.startswith("sessions are kept in memory alone and do not survive a restart: the store at ")
+    assert second._cache.stats().store is None
+    assert await second.get_engagement_id(user_id=ANN) == engagement(simulator, ANN)
+    await first.close()
+    await second.close()
+
+
+async def test_a_store_that_is_named_must_be_usable(simulator: Simulator, tmp_path: Path) -> None:
+    settings = Settings(upstream_url=simulator.url, store=str(tmp_path / "sessions"))
+    first = build_executor(settings)
+    with pytest.raises(StoreInUse):
+        build_executor(settings)
+    await first.close()
+    await build_executor(settings).close()
+
+    with pytest.raises(StoreFailed):
+        build_executor(Settings(upstream_url=simulator.url, store=str(tmp_path)))
+    keys = tmp_path / "open to all"
+    keys.write_text("x")
+    keys.chmod(0o644)
+    with pytest.raises(KeysUnusable):
+        build_executor(Settings(upstream_url=simulator.url, store=str(tmp_path / "other"), keys=keys))
+
+
+async def test_keys_that_others_may_read_are_gone_without(
+    simulator: Simulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    keys = default_keys()
+    keys.parent.mkdir(parents=True)
+    keys.write_text("x")
+    keys.chmod(0o644)
+    store = session_store(Settings(upstream_url=simulator.url))
+    assert store is None
+    (warning,) = told_alone(caplog)
+    assert "is open to others" in warning
+
+
+async def test_the_bound_of_the_store_is_that_of_the_settings(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, object] = {}
+
+    def opened(path: Path, **options: object) -> None:
+        asked.update(options, path=path)
+
+    monkeypatch.setattr("coatcheck.bootstrap.SQLiteStore", opened)
+    session_store(Settings(upstream_url=simulator.url, max_store_bytes=5_000_000))
+    assert (5_000_000, default_store()) == (asked["max_bytes"], asked["path"])
+
+
+async def test_what_was_loaded_with_another_account_is_not_brought_back(simulator: Simulator) -> None:
+    for email in (ANN, BOB, ANN):
+        settings = Settings(
+            upstream_url=simulator.url,
+            accounts={"me": AccountSettings(password=password(simulator, email), email=email)},
+        )
+        executor = build_executor(settings)
+        assert await executor.get_engagement_id(user_id="me") == engagement(simulator, email)
+        await executor.close()
+    assert simulator.calls()["by_path"]["engagements"] == 3

@@ -11,7 +11,7 @@ from pydantic import SecretStr, ValidationError
 
 from coatcheck import Limits
 from coatcheck.errors import SettingsError
-from coatcheck.settings import AccountSettings, Settings, SharedAccount, load
+from coatcheck.settings import AccountSettings, Settings, SharedAccount, default_keys, default_store, load
 
 CANARY = "c4n4ry-pa55word"
 PLACE = "http(s)://host[:port][/prefix] and nothing else"
@@ -50,6 +50,9 @@ def test_without_any_there_are_defaults_and_no_upstream() -> None:
     assert settings.accounts == {}
     assert settings.token is None
     assert settings.everyone_sees_data_of is None
+    assert settings.store is None
+    assert settings.max_store_bytes == 1024**3
+    assert settings.keys is None
     assert settings.limits.limits() == Limits()
 
 
@@ -65,6 +68,9 @@ def test_every_setting_can_come_from_the_environment(monkeypatch: pytest.MonkeyP
         "TOKEN": CANARY,
         "EVERYONE_SEES_DATA_OF__EMAIL": "all@example.com",
         "EVERYONE_SEES_DATA_OF__PASSWORD": CANARY,
+        "STORE": "/var/lib/shop/sessions",
+        "MAX_STORE_BYTES": "2000000",
+        "KEYS": "/etc/shop/keys",
         "LIMITS__MAX_SESSIONS": "7",
     }.items():
         monkeypatch.setenv(f"COATCHECK_{name}", value)
@@ -84,6 +90,9 @@ def test_every_setting_can_come_from_the_environment(monkeypatch: pytest.MonkeyP
     assert settings.token.get_secret_value() == CANARY
     assert settings.everyone_sees_data_of is not None
     assert settings.everyone_sees_data_of.email == "all@example.com"
+    assert settings.store_file() == Path("/var/lib/shop/sessions")
+    assert settings.max_store_bytes == 2_000_000
+    assert settings.keys_file() == Path("/etc/shop/keys")
     assert settings.limits.limits() == Limits(max_sessions=7)
 
 
@@ -91,6 +100,9 @@ FILE = """
 upstream_url = "http://file.example"
 timeout = 7
 ttl = "PT12H"
+store = "~/sessions"
+max_store_bytes = 1_048_576
+keys = "~/keys"
 
 [accounts]
 "ann@example.com" = "one"
@@ -109,6 +121,9 @@ def test_every_setting_can_come_from_the_file(tmp_path: Path) -> None:
     assert settings.ttl == timedelta(hours=12)
     assert settings.accounts["ann@example.com"].email is None
     assert settings.accounts["bob@example.com"].email == "robert@example.com"
+    assert settings.store_file() == Path.home() / "sessions"
+    assert settings.max_store_bytes == 1024 * 1024
+    assert settings.keys_file() == Path.home() / "keys"
     assert settings.limits.limits() == Limits(max_bytes=5)
 
 
@@ -142,6 +157,18 @@ def test_an_empty_variable_counts_as_absent(monkeypatch: pytest.MonkeyPatch) -> 
     assert load() == Settings(max_body=1)
 
 
+def test_the_store_is_in_the_folder_for_data_unless_it_is_named_or_in_memory(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    assert load().store_file() == default_store() == tmp_path / "data" / "coatcheck" / "sessions.sqlite"
+    assert load().keys_file() == default_keys() == tmp_path / "config" / "coatcheck" / "keys"
+    assert Settings(store="memory").store_file() is None
+    assert Settings(store="./memory").store_file() == Path("memory")
+    assert [] == list(tmp_path.iterdir())
+
+
 def test_settings_made_directly_read_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("coatcheck.toml").write_text("max_body = 1")
     monkeypatch.setenv("COATCHECK_TTL", "5")
@@ -173,6 +200,9 @@ def test_settings_are_frozen() -> None:
         ("MAX_BODY", CANARY, "must be a whole number"),
         ("MAX_BODY", "0", "must be 1 or more"),
         ("MAX_BODY", "1.5", "must be a whole number"),
+        ("MAX_STORE_BYTES", "1048575", "must be 1048576 or more"),
+        ("MAX_STORE_BYTES", CANARY, "must be a whole number"),
+        ("KEYS", f"coatcheck-key-1:{CANARY}", "must be the path of a file of keys, not a key"),
         ("STRICT_USERS", CANARY, "must be true or false"),
         ("TOKEN", f"{CANARY} with blanks", "must be printable ASCII without blanks, to be sent in a header"),
         ("TOKEN", CANARY, "whose is it? set COATCHECK_DEFAULT_EMAIL, too"),

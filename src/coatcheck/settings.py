@@ -55,6 +55,8 @@ DEFAULT_FILE: Final = "coatcheck.toml"
 IN_MEMORY: Final = "memory"
 """The setting of ``store`` that keeps sessions in memory alone."""
 
+MIN_STORE_BYTES: Final = 1024 * 1024
+
 _DURATION = "must be seconds, or a duration such as PT30M"
 _CLEARER = {
     "extra_forbidden": "there is no such setting",
@@ -121,6 +123,12 @@ def _no_key(path: Path) -> Path:
     if TAG in str(path):
         raise ValueError("must be the path of a file of keys, not a key")
     return path
+
+
+def _store_bytes(number: int) -> int:
+    if number < MIN_STORE_BYTES:
+        raise ValueError(f"must be {MIN_STORE_BYTES} or more")
+    return number
 
 
 def _account(value: object) -> object:
@@ -205,7 +213,7 @@ class Settings(_Table):
     token: Annotated[SecretStr, AfterValidator(_token)] | None = None
     everyone_sees_data_of: SharedAccount | None = None
     store: Text | None = None
-    max_store_bytes: Annotated[int, Field(ge=1024 * 1024)] = 1024 * 1024 * 1024
+    max_store_bytes: Annotated[int, AfterValidator(_store_bytes)] = 1024 * 1024 * 1024
     keys: Annotated[Path, AfterValidator(_no_key)] | None = None
     limits: LimitSettings = LimitSettings()
 

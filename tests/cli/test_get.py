@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
 from cli.conftest import Coatcheck, Ended
+from coatcheck.settings import default_keys, default_store
 from coatcheck.simulator import Settings, Simulator
+from coatcheck.stores.key_ring import KeyRing
+from coatcheck.stores.sqlite import SQLiteStore
 
 ANN = "user-0001@tenant-0001.example"
 TWO = "user-0002@tenant-0002.example"
@@ -227,3 +232,99 @@ def test_two_wrong_settings_are_two_lines(coatcheck: Coatcheck) -> None:
         "coatcheck: setting COATCHECK_MAX_BODY: must be 1 or more",
         "coatcheck: setting COATCHECK_UPSTREAM: there is no such setting",
     ]
+
+
+# -- what is stored between two runs ----------------------------------------------------------------------------------
+
+
+def endpoint_calls(simulator: Simulator) -> int:
+    return int(simulator.calls()["by_path"].get("endpoints", 0))
+
+
+async def test_what_one_run_fetched_the_next_one_has(get: Get, simulator: Simulator) -> None:
+    first = json.loads((await get("endpoints", "--user", ANN, "--json")).out)
+    calls = simulator.calls()["total"]
+    second = json.loads((await get("endpoints", "--user", ANN, "--json")).out)
+    assert (first["outcome"], second["outcome"]) == ("miss", "hit")
+    assert second["value"] == first["value"]
+    assert second["age"] > first["age"]
+    assert second["fresh_for"] < first["fresh_for"]
+    assert simulator.calls()["total"] == calls
+    assert endpoint_calls(simulator) == 1
+
+
+async def test_what_is_stored_is_its_users_alone(get: Get, simulator: Simulator) -> None:
+    await get("endpoints", "--user", ANN)
+    ended = await get("endpoints", "--user", TWO)
+    assert json.loads(ended.out) == simulator.truth(TWO)["engagements"][0]["endpoints"]
+    assert ended.err.startswith("miss")
+    assert (await get("endpoints", "--user", ANN)).err.startswith("hit")
+
+
+async def test_a_refresh_replaces_what_is_stored(get: Get, simulator: Simulator) -> None:
+    await get("endpoints", "--user", ANN)
+    await get("endpoints", "--user", ANN, "--refresh")
+    assert endpoint_calls(simulator) == 2
+    ended = await get("endpoints", "--user", ANN)
+    assert ended.err.startswith("hit")
+    assert endpoint_calls(simulator) == 2
+
+
+async def test_in_memory_alone_nothing_stays(
+    get: Get, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COATCHECK_STORE", "memory")
+    for _ in range(2):
+        assert (await get("endpoints", "--user", ANN)).err.startswith("miss")
+    assert endpoint_calls(simulator) == 2
+    path, keys = default_store(), default_keys()
+    assert not path.exists()
+    assert not keys.exists()
+
+
+async def test_a_store_that_another_program_has_open_is_gone_without(
+    get: Get, simulator: Simulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = SQLiteStore(default_store(), keys=KeyRing.drawn())
+    for _ in range(2):
+        ended = await get("endpoints", "--user", ANN)
+        assert (ended.code, ended.err[:4]) == (0, "miss")
+    await store.aclose()
+    assert endpoint_calls(simulator) == 2
+    warning = f"sessions are kept in memory alone and do not survive a restart: the store at {default_store()} is open"
+    assert [each.getMessage().startswith(warning) for each in caplog.records if "alone" in each.message] == [
+        True,
+        True,
+    ]
+
+
+async def test_one_that_is_named_is_not(
+    get: Get, simulator: Simulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "sessions.sqlite"
+    monkeypatch.setenv("COATCHECK_STORE", str(path))
+    store = SQLiteStore(path, keys=KeyRing.drawn())
+    ended = await get("endpoints", "--user", ANN)
+    await store.aclose()
+    assert ended.code == 1
+    assert ended.complaint.startswith(f"the store at {path} is open in another program")
+    assert simulator.calls()["total"] == 0
+
+
+async def test_a_warning_is_one_line_for_who_runs_it(simulator: Simulator) -> None:
+    store = SQLiteStore(default_store(), keys=KeyRing.drawn())
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("COATCHECK_")}
+    environment |= {
+        "COATCHECK_UPSTREAM_URL": simulator.url,
+        "COATCHECK_ACCOUNTS": json.dumps({ANN: simulator.truth(ANN)["password"]}),
+    }
+    running = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "coatcheck", "get", "endpoints", "--user", ANN, env=environment,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    _, told = await running.communicate()
+    await store.aclose()
+    assert running.returncode == 0
+    warning, outcome = [line for line in told.decode().splitlines() if not line.startswith("made new keys")]
+    assert warning.startswith("sessions are kept in memory alone and do not survive a restart: ")
+    assert outcome.startswith("miss")
