@@ -14,7 +14,7 @@ FLOORS: list[set[str]] = [
     {"errors", "clock", "attempts", "engine.keys"},
     {
         f"engine.{module}"
-        for module in ("policy", "codec", "entry", "catalog", "events", "stats", "flight", "limits", "outbox", "slots", "state", "store")
+        for module in ("policy", "codec", "entry", "catalog", "events", "stats", "flight", "limits", "outbox", "row", "slots", "state", "store")
     },
     {
         f"engine.{module}"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from coatcheck.engine.entry import PER_CALLER, Alias, Entry
-from coatcheck.engine.resolution import key_of
+from coatcheck.engine.entry import PER_CALLER, Entry
+from coatcheck.engine.resolution import key_of, value_of
+from coatcheck.engine.row import ANSWER
 from coatcheck.engine.sessions import key_bytes, text_bytes
 from coatcheck.engine.state import ALIAS_BYTES, SESSION_BYTES
 from coatcheck.errors import MissingArgument
@@ -37,15 +38,15 @@ def _count_again(cache: SessionCache[Any]) -> None:
     bodies = [0] * len(cache._catalog)
     keys = [0] * len(cache._catalog)
     aliases = 0
+    assert sessions.rows.keys() == sessions.states.keys()
     for user, state in sessions.states.items():
         assert state.user == user
-        for key, slot in state.slots.items():
-            if isinstance(slot, Alias):
-                aliases += 1
-                continue
+        assert sessions.rows[user] is state.row
+        aliases += sum(1 for _ in state.aliases())
+        for key, entry in state.entries():
             resource = sessions.resource(key)
             entries[resource.index] += 1
-            bodies[resource.index] += len(slot.body)
+            bodies[resource.index] += len(entry.body)
             keys[resource.index] += key_bytes(key, resource)
     for index, weights in enumerate(sessions._weights):
         assert weights.entries == entries[index], "entries miscounted"
@@ -76,16 +77,25 @@ def _bound(cache: SessionCache[Any]) -> None:
 
 def _follow(cache: SessionCache[Any], state: State, resource: Resource[Any], now: float) -> None:
     """See that what is served by the shortest way is what the long way leads to, and no longer than that."""
-    slot = state.slots.get(resource.key)
-    if slot is None or now >= slot.until:
+    short_cut = state.short_cut(resource, now)
+    if short_cut is None:
         return
+    until_then, slot = short_cut
+    assert value_of(resource, slot) == _answer(state, resource), (
+        f"{resource.name} answers what is not in its slot"
+    )
     reached = _long_way(cache, state, resource)
     assert reached is not None, f"{resource.name} is served, and what it was resolved through is gone"
     body, until = reached
     assert slot.body == body, f"{resource.name} is served in another version than it resolves to"
-    assert slot.until <= until, f"{resource.name} is served for longer than what it was resolved through"
+    assert until_then <= until, f"{resource.name} is served for longer than what it was resolved through"
     if isinstance(slot, Entry):
-        assert not resource.parameters
+        assert slot in [entry for _, entry in state.entries(resource)], f"{resource.name}: served, not held"
+
+
+def _answer(state: State, resource: Resource[Any]) -> Any:
+    answer = state.row[resource.mark + ANSWER]
+    return answer if resource.shared else resource.codec.decode(answer)
 
 
 def _long_way(cache: SessionCache[Any], state: State, resource: Resource[Any]) -> tuple[bytes, float] | None:

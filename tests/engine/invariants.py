@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from coatcheck.engine.entry import Alias, Entry
+from coatcheck.engine.entry import Entry
 from coatcheck.engine.policy import Freshness, judge
 from coatcheck.engine.sessions import key_bytes
 from coatcheck.engine.store import Owner, Written
@@ -46,15 +46,12 @@ def check_memory(cache: SessionCache[Any]) -> None:
     aliases = 0
     for state in sessions.states.values():
         assert len(list(state.entries())) <= sessions._limits.max_keys_per_session
-        for key, slot in state.slots.items():
+        aliases += sum(1 for _ in state.aliases())
+        for key, entry in state.entries():
             resource = sessions.resource(key)
-            if isinstance(slot, Alias):
-                aliases += 1
-                assert key == resource.key
-                continue
-            assert isinstance(slot, Entry)
+            assert isinstance(entry, Entry)
             entries[resource.index] += 1
-            bodies[resource.index] += len(slot.body)
+            bodies[resource.index] += len(entry.body)
             keys[resource.index] += key_bytes(key, resource)
     for resource in cache._catalog:
         weights = sessions._weights[resource.index]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 from coatcheck.engine import cache, codec, loads, resolution
-from coatcheck.engine.entry import Alias, Entry
+from coatcheck.engine.entry import Entry
 from coatcheck.engine.flight import Flight, SingleFlight
 from coatcheck.engine.loads import Loads, Permit
 from coatcheck.engine.policy import Freshness, Rule, death, in_force, judge
@@ -137,9 +137,9 @@ def fill_after_clear() -> Iterator[None]:
     close = Sessions.close
 
     def leave(self: Sessions, state: Any, cause: Any) -> None:
-        held = dict(state.slots)
+        row = list(state.row)
         close(self, state, cause)
-        state.slots.update(held)
+        state.row[:] = row
 
     with mock.patch.object(Sessions, "close", leave):
         yield
@@ -225,9 +225,7 @@ def short_cuts_stay() -> Iterator[None]:
     """What was resolved through an entry is found by the short cut when the entry has changed."""
 
     def only_own(self: Sessions, state: Any, resource: Any) -> None:
-        if isinstance(state.slots.get(resource.key), Alias):
-            del state.slots[resource.key]
-            self._aliases -= 1
+        self._forget(state, resource)
 
     with mock.patch.object(Sessions, "_drop_aliases", only_own):
         yield

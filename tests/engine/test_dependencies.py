@@ -244,7 +244,9 @@ async def test_a_leaf_three_deep_is_served_by_one_pointer(cache: SessionCache[An
     session = cache.session("ann")
     await session.get(world.hosts)
     await session.get(world.hosts)
-    slot = cache._sessions.states["ann"].slots[world.hosts.key]
+    short_cut = cache._sessions.states["ann"].short_cut(world.hosts, cache._clock.monotonic())
+    assert short_cut is not None
+    _, slot = short_cut
     value = await session.get(world.hosts)
     assert slot.value is value
 

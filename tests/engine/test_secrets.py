@@ -101,7 +101,7 @@ async def test_no_public_object_shows_what_it_holds(make_cache: MakeCache) -> No
     state = cache._sessions.states[USER]
     flights = [] if state.flights is None else state.flights.all()
     objects: list[Any] = [
-        cache, session, catalog, *catalog, *looks, peeked, state, *state.slots.values(), *flights, *seen, Body(VALUE.encode()),
+        cache, session, catalog, *catalog, *looks, peeked, state, *state.slots, *flights, *seen, Body(VALUE.encode()),
         cache.stats(), cache.stats(USER), await session.clear(), Failed(ValueError(VALUE)), *cache._loads._flights,
         cache._sessions, cache._loads, cache._resolver, Connection,
     ]  # fmt: skip

@@ -155,7 +155,15 @@ class Scene:
         """Return how everything that somebody may hold shows itself."""
         look = await self.session.lookup(self.tokens)
         state = self.cache._sessions.states[USER]
-        held = (self.cache, self.session, self.client, look, state, *state.slots.values(), self.cache.stats())
+        held = (
+            self.cache,
+            self.session,
+            self.client,
+            look,
+            state,
+            *state.slots,
+            self.cache.stats(),
+        )
         return " ".join(map(repr, held))
 
     def metrics(self) -> str:

@@ -21,6 +21,7 @@ from coatcheck.engine.persistence import Persistence
 from coatcheck.engine.policy import Policy, PolicyAdvice, Rule, in_force
 from coatcheck.engine.refresh import Refresher
 from coatcheck.engine.resolution import Resolver
+from coatcheck.engine.row import TICK
 from coatcheck.engine.schedule import Scheduler
 from coatcheck.engine.session import Engine, Session
 from coatcheck.engine.sessions import Sessions
@@ -165,14 +166,14 @@ class SessionCache(Generic[Api]):
             rng,
             self._sessions,
             enabled,
+            TICK if isinstance(clock, SystemClock) else 0.0,
         )
         # What handles of users that hold nothing look into: never written.
-        self._nothing = opened("", len(catalog), 0.0)
+        self._nothing = opened("", len(catalog), 0.0, self._sessions.places)
         self._nothing.closed = True
         # At hand for `session()`, which every request goes through.
-        self._states = self._sessions.states
-        self._now = clock.monotonic
-        self._hits = self._ledger.hits
+        self._rows = self._sessions.rows
+        self._at_hand = (clock.monotonic, self._ledger.hits, catalog.origin, self._engine)
         self._chores: list[asyncio.Task[None]] = []
 
     def __repr__(self) -> str:
@@ -194,11 +195,13 @@ class SessionCache(Generic[Api]):
             InvalidKey: *user* cannot own a session.
         """
         # A subclass of str may compare as it likes; what owns a session is the text.
-        plain = user if type(user) is str else check_user(user)
-        state = self._states.get(plain)
-        if state is None:
-            return Session(self._engine, check_user(plain), self._nothing, self._now, self._hits)
-        return Session(self._engine, state.user, state, self._now, self._hits)
+        if type(user) is not str:
+            user = check_user(user)
+        try:
+            return Session(self._at_hand, user, self._rows[user])
+        except KeyError:
+            pass  # it shows the user, so nothing may be raised from it
+        return Session(self._at_hand, check_user(user), self._nothing.row)
 
     async def clear(self, user: str) -> Cleared:
         """Drop all that is held for *user*; see `Session.clear`. An empty or missing user is an error, never everyone.
@@ -367,7 +370,7 @@ class SessionCache(Generic[Api]):
         shown = self._nothing if state is None else state
         resources = {
             resource.name: gets_of(
-                resource, self._ledger, shown.marks[resource.mark], shown.counts_of(resource.index)
+                resource, self._ledger, shown.hits(resource), shown.counts_of(resource.index)
             )
             for resource in self._catalog
         }
@@ -375,7 +378,7 @@ class SessionCache(Generic[Api]):
             resources=resources,
             total=sum_of(list(resources.values())),
             bytes=0 if state is None else self._sessions.bytes_of(state),
-            idle_for=None if state is None else self._clock.monotonic() - state.used,
+            idle_for=None if state is None else max(0.0, self._clock.monotonic() - state.used),
         )
 
     def _check(self, resource: Resource[Any]) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, overload
 
 from coatcheck.engine.codec import Body, Codec
 from coatcheck.engine.policy import Policy, PolicyAdvice
+from coatcheck.engine.row import mark_of
 from coatcheck.errors import CatalogError, MissingArgument, UnknownArgument, UnknownResource
 
 if TYPE_CHECKING:
@@ -62,15 +63,17 @@ class Resource(Generic[T]):
         catalog: the name of its catalog.
         key: what its entries are filed under in memory; unique in the process and no prefix of another's.
         index: its place in the catalog.
-        mark: its place where hits are counted, in which the first has another use.
+        mark: its place in a session's row, and where hits are counted.
+        origin: one object for all resources of a catalog, and for no others.
+        shared: whether one decoded value serves all callers.
         derived: whether it is computed from others and costs no call.
         policy: as declared; a cache may have another in force.
         ancestors: the stored resources that a get without arguments passes through, in declared order.
     """
 
     __slots__ = (
-        "ancestors", "catalog", "codec", "derived", "index", "key", "loader", "mark", "name", "parameters",
-        "policy", "signature",
+        "ancestors", "catalog", "codec", "derived", "index", "key", "loader", "mark", "name", "origin", "parameters",
+        "policy", "shared", "signature",
     )  # fmt: skip
 
     def __init__(
@@ -80,6 +83,7 @@ class Resource(Generic[T]):
         catalog: str,
         key: str,
         index: int,
+        origin: object,
         parameters: tuple[Parameter, ...],
         codec: Codec[T],
         policy: Policy,
@@ -91,11 +95,13 @@ class Resource(Generic[T]):
         self.catalog = catalog
         self.key = key
         self.index = index
-        self.mark = index + 1
+        self.mark = mark_of(index)
+        self.origin = origin
         self.parameters = parameters
         self.policy = policy
         self.derived = derived
         self.codec = codec
+        self.shared = codec.shared
         self.ancestors = self.passed_through(())
 
     def __repr__(self) -> str:
@@ -174,6 +180,7 @@ class Catalog(Generic[Api]):
             raise CatalogError("a catalog's name must be an identifier, such as 'ipc'")
         self.name = name
         self._serial = next(_serial)
+        self.origin = object()
         self._resources: dict[str, Resource[Any]] = {}
         self._sealed = False
 
@@ -293,6 +300,7 @@ class Catalog(Generic[Api]):
             catalog=self.name,
             key=f"{self._serial}.{len(self._resources)}:",
             index=len(self._resources),
+            origin=self.origin,
             parameters=parameters,
             codec=_codec(name, _declared_type(name, function)),
             policy=policy,

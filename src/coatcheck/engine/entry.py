@@ -44,15 +44,13 @@ class Entry(Discreet, gc=False):
     """One stored result. All times are those of the cache's monotonic clock.
 
     Attributes:
-        until: before this a get may serve the entry without judging it.
         value: the decoded value when one object serves all callers, otherwise `PER_CALLER`.
         body: the JSON bytes.
         started: when the loader was called.
         jitter: moves this entry's refresh-ahead point.
-        expires: when it stops being fresh.
+        expires: when it, or what a get without arguments reached it through, stops being fresh.
     """
 
-    until: float
     value: Any
     body: bytes
     started: float
@@ -61,20 +59,17 @@ class Entry(Discreet, gc=False):
 
 
 class Alias(Discreet, gc=False):
-    """A direct pointer from a resource to the entry that a get without arguments ends in.
+    """Where a get ends that does not end in an entry as it is filed: in a derived value, or in less time.
 
-    Its deadlines are the earliest of the chain that led there. Dropped when anything in the chain changes. It has the
-    attributes of `Entry` that serving needs.
+    Its deadline is the earliest of the chain that led there. It has the attributes of `Entry` that serving needs.
 
     Attributes:
-        until: as for an entry.
         value: as for an entry.
         body: the JSON bytes.
         started: when the load that `age` counts from began.
         expires: when the first of the chain stops being fresh.
     """
 
-    until: float
     value: Any
     body: bytes
     started: float

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from coatcheck.attempts import Attempts, attempts
 from coatcheck.engine.connections import Connections, end_of_session
-from coatcheck.engine.entry import NEVER, PER_CALLER, Entry
+from coatcheck.engine.entry import PER_CALLER, Entry
 from coatcheck.engine.events import LoadEnded
 from coatcheck.engine.flight import Failed, Flight, own_copy
 from coatcheck.engine.home import HomeEnded, tell
@@ -320,7 +320,6 @@ class Loads:
         except BaseException as error:  # noqa: BLE001 - let through, it would end the loop and everybody's loads
             return Failed(LoaderBroke(f"{resource.name}: the loader raised {type(error).__name__}"))
         return Entry(
-            until=NEVER,
             value=value if resource.codec.shared else PER_CALLER,
             body=body,
             started=flight.started,

@@ -251,7 +251,6 @@ class Persistence:
                 bad.append((resource, key))
                 continue
             entry = Entry(
-                until=NEVER,
                 value=value if resource.codec.shared else PER_CALLER,
                 body=body,
                 # The answer may have taken its time: what is stored may become older by that, and never younger.

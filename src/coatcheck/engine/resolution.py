@@ -15,6 +15,7 @@ from coatcheck.engine.home import HomeEnded
 from coatcheck.engine.keys import encode_arguments
 from coatcheck.engine.loads import running_chain
 from coatcheck.engine.policy import Freshness, ageing_point, expiry, judge, may_hide
+from coatcheck.engine.row import HITS
 from coatcheck.engine.stats import Cause, Count
 from coatcheck.errors import ReentrantLoad
 
@@ -144,15 +145,15 @@ class Resolver:
         passed: Mapping[str, object],
         now: float,
         due: list[Due] | None,
-    ) -> Slot | None:
-        """Return where a get ends when all on its way is fresh and held, else None; no I/O.
+    ) -> tuple[float, Slot] | None:
+        """Return where a get ends when all on its way is fresh and held, and until when, else None; no I/O.
 
-        With a list for what is *due*, which only who holds the cache's lock may give, the way is remembered as an alias.
+        With a list for what is *due*, which only who holds the cache's lock may give, the way is remembered.
         """
         if not passed:
-            slot = state.slots.get(resource.key)
-            if slot is not None and now < slot.until:
-                return slot
+            known = state.short_cut(resource, now)
+            if known is not None:
+                return known
         values: list[object] = []
         expires = until = math.inf
         started = now
@@ -165,24 +166,25 @@ class Resolver:
                 parent = self.walk(state, parameter.dependency, {}, now, due)
                 if parent is None:
                     return None
-                values.append(value_of(parameter.dependency, parent))
-                expires, until = min(expires, parent.expires), min(until, parent.until)
-                started = min(started, parent.started)
+                earliest, slot = parent
+                values.append(value_of(parameter.dependency, slot))
+                expires, until = min(expires, slot.expires), min(until, earliest)
+                started = min(started, slot.started)
         if resource.derived:
-            found = self._derive(resource, values, started=started, expires=expires, until=until)
+            found = self._derive(resource, values, started=started, expires=expires)
         else:
-            leaf = self._held(state, resource, values, now, due)
-            if leaf is None:
+            held = self._held(state, resource, values, now, due)
+            if held is None:
                 return None
-            leaf.until, leaf.expires = min(leaf.until, until), min(leaf.expires, expires)
-            found = leaf
+            earliest, found = held
+            until, found.expires = min(until, earliest), min(expires, found.expires)
         if due is not None and not passed and not state.closed:
-            return self._remember(state, resource, found)
-        return found
+            return until, self._remember(state, resource, values, found, until)
+        return until, found
 
     def _held(
         self, state: State, resource: Resource[Any], values: list[object], now: float, due: list[Due] | None
-    ) -> Alias | None:
+    ) -> tuple[float, Alias] | None:
         key = key_of(resource, values)
         entry = state.entry(key)
         if entry is None:
@@ -199,26 +201,28 @@ class Resolver:
                 due.append(Due(resource, key, tuple(values)))
         else:
             return None
-        return Alias(
-            until=min(until, expires), value=entry.value, body=entry.body, started=entry.started, expires=expires
-        )  # fmt: skip
+        leaf = Alias(value=entry.value, body=entry.body, started=entry.started, expires=expires)
+        return min(until, expires), leaf
 
-    def _remember(self, state: State, resource: Resource[Any], found: Alias) -> Slot:
-        entry = state.entry(resource.key)
-        if entry is None:
-            self._sessions.alias(state, resource, found)
-            return found
-        # Without parameters the entry is filed where its alias would be, and serves as its own.
-        entry.until, entry.expires = found.until, found.expires
-        return entry
+    def _remember(
+        self, state: State, resource: Resource[Any], values: list[object], found: Alias, until: float
+    ) -> Slot:
+        slot: Slot = found
+        entry = None if resource.derived else state.entry(key_of(resource, values))
+        if entry is not None:
+            # Itself, in place of another object for each of many users.
+            entry.expires = found.expires
+            slot = entry
+        self._sessions.remember(state, resource, slot, until)
+        return slot
 
     def _derive(
-        self, resource: Resource[Any], values: list[object], *, started: float, expires: float, until: float
+        self, resource: Resource[Any], values: list[object], *, started: float, expires: float
     ) -> Alias:
         named = {parameter.name: value for parameter, value in zip(resource.parameters, values, strict=True)}
         body, value = resource.codec.accept(resource.loader(**named))
         shared = value if resource.codec.shared else PER_CALLER
-        return Alias(until=until, value=shared, body=body, started=started, expires=expires)
+        return Alias(value=shared, body=body, started=started, expires=expires)
 
     def refresh(self, state: State, due: list[Due], now: float) -> None:
         """Begin the background loads that a walk found due; asked elsewhere than at home, soon."""
@@ -250,7 +254,7 @@ class Resolver:
                 parent = self.walk(state, parameter.dependency, {}, now, None)
                 if parent is None:
                     return None
-                values.append(value_of(parameter.dependency, parent))
+                values.append(value_of(parameter.dependency, parent[1]))
             elif parameter.has_default:
                 values.append(parameter.default)
             else:
@@ -288,7 +292,7 @@ class Resolver:
     ) -> None:
         """Count a hit that did not take the shortest way."""
         self._ledger.hits[resource.mark] += 1
-        state.marks[resource.mark] += 1
+        state.row[resource.mark + HITS] += 1
         state.use(now)
         if passed:
             self.count(state, resource, Count.OWED, resource.calls(passed) - resource.calls())
@@ -373,7 +377,7 @@ class Resolver:
                 parent = self.walk(state, parameter.dependency, {}, now, None)
                 if parent is None:
                     return [(resource, None)]  # which key is meant can't be told without a load
-                values.append(value_of(parameter.dependency, parent))
+                values.append(value_of(parameter.dependency, parent[1]))
         return [(resource, key_of(resource, values))]
 
     async def _reach(self, call: Call, resource: Resource[Any], request: Request, *, leaf: bool) -> Slot:
@@ -381,12 +385,10 @@ class Resolver:
         expires = min((parent.expires for parent in parents), default=math.inf)
         if resource.derived:
             started = min((parent.started for parent in parents), default=self._clock.monotonic())
-            return self._derive(resource, values, started=started, expires=expires, until=NEVER)
+            return self._derive(resource, values, started=started, expires=expires)
         entry = await self._obtain(call, resource, values, request, leaf=leaf)
         own = expiry(self._rules[resource.index], entry.started)
-        return Alias(
-            until=NEVER, value=entry.value, body=entry.body, started=entry.started, expires=min(expires, own)
-        )  # fmt: skip
+        return Alias(value=entry.value, body=entry.body, started=entry.started, expires=min(expires, own))
 
     async def _reach_all(self, call: Call, wanted: list[Resource[Any]], request: Request) -> dict[int, Slot]:
         if not wanted:

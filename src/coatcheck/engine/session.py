@@ -55,6 +55,12 @@ class Engine(NamedTuple):
     rng: random.Random
     sessions: Sessions
     keeping: bool
+    tick: float
+
+
+AtHand = tuple["Callable[[], float]", list[Any], object, Engine]
+"""What the shortest way takes, the same for all handles of a cache: the clock, the ledger's hits, the origin of the
+cache's resources, and the engine for what is left."""
 
 
 class Session(Discreet, gc=False, eq=False):
@@ -64,11 +70,9 @@ class Session(Discreet, gc=False, eq=False):
     a caller cancels nobody else and does not stop a load.
     """
 
-    _engine: Engine
+    _at_hand: AtHand
     _user: str
-    _state: State
-    _now: Callable[[], float]
-    _hits: list[int]
+    _row: list[Any]
 
     if TYPE_CHECKING:
 
@@ -104,17 +108,21 @@ class Session(Discreet, gc=False, eq=False):
             """See the declaration above, which says what this promises; this is its shortest way."""
             if not options:
                 try:
-                    state = self._state
-                    slot = state.slots[resource.key]
-                    now = self._now()
-                    if now < slot.until:
-                        mark = resource.mark
-                        self._hits[mark] += 1
-                        marks = state.marks
-                        marks[mark] += 1
-                        marks[0] = now
-                        value = slot.value
-                        return resource.codec.decode(slot.body) if value is PER_CALLER else value
+                    clock, hits, origin, engine = self._at_hand
+                    row = self._row
+                    mark = resource.mark
+                    # Both before the clock is read: no other thread comes in between.
+                    until = row[mark]
+                    answer = row[mark + 1]
+                    now = clock()
+                    if now < until and resource.origin is origin:
+                        hits[mark] += 1
+                        row[mark + 2] += 1
+                        tick = hits[0]
+                        if now > tick:
+                            hits[0] = tick = now + engine.tick
+                        row[0] = tick
+                        return answer if resource.shared else resource.codec.decode(answer)
                 except (LookupError, AttributeError):
                     # Nothing held, a foreign resource, or a forked child: told apart below.
                     pass
@@ -137,11 +145,16 @@ class Session(Discreet, gc=False, eq=False):
 
     def peek(self, resource: Resource[T], /) -> Lookup[T] | None:
         """Return what is held and fresh, or None. No I/O, in any thread; not counted, and no use of the session."""
-        if self._hits:
+        clock, hits, origin, _ = self._at_hand
+        if hits:
             try:
-                slot = self._state.slots[resource.key]
-                now = self._now()
-                if now < slot.until and slot.value is not PER_CALLER:
+                row = self._row
+                mark = resource.mark
+                # Both before the clock is read: no other thread comes in between.
+                until = row[mark]
+                slot = row[1][resource.index]
+                now = clock()
+                if now < until and resource.shared and resource.origin is origin:
                     return Lookup(slot.value, HIT, slot, now)
             except (LookupError, AttributeError):
                 pass
@@ -210,7 +223,6 @@ class Session(Discreet, gc=False, eq=False):
                 values, _ = await engine.resolver.arguments(call, resource, request)
             state = call.state
             entry = Entry(
-                until=float("-inf"),
                 value=decoded if resource.codec.shared else PER_CALLER,
                 body=body,
                 started=self._now(),
@@ -306,18 +318,19 @@ class Session(Discreet, gc=False, eq=False):
 
     async def _get(self, resource: Resource[T], options: Mapping[str, object]) -> T:
         request = self._request(resource, options)
-        slot = self._ready(resource, request)
-        if slot is None:
+        found = self._ready(resource, request)
+        if found is None:
             return (await self._load(resource, request)).value
+        state, until, slot = found
         now = self._now()
-        if request.passed or now >= slot.until or self._state.slots.get(resource.key) is not slot:
-            self._engine.resolver.note_hit(self._state, resource, request.passed, now)
+        if request.passed or state.short_cut(resource, now) is None:
+            self._engine.resolver.note_hit(state, resource, request.passed, now)
             value: T = value_of(resource, slot)
             return value
         # The first hit on what was just resolved is the sample: timed as a whole, from call to answer.
         answer = await self.get(resource)
         ended = self._now()
-        if ended < slot.until:
+        if ended < until:
             self._engine.ledger.tallies[resource.index].hit_latency.record(ended - now)
         return answer
 
@@ -325,17 +338,22 @@ class Session(Discreet, gc=False, eq=False):
         """Do what `get()` does if that is a hit, counted and sampled like one, else return `ABSENT`; no loop is needed."""
         if not options:
             try:
-                state = self._state
-                slot = state.slots[resource.key]
-                now = self._now()
-                if now < slot.until:
-                    mark = resource.mark
-                    self._hits[mark] += 1
-                    marks = state.marks
-                    marks[mark] += 1
-                    marks[0] = now
-                    value: T = slot.value
-                    return resource.codec.decode(slot.body) if value is PER_CALLER else value
+                clock, hits, origin, engine = self._at_hand
+                row = self._row
+                mark = resource.mark
+                # Both before the clock is read: no other thread comes in between.
+                until = row[mark]
+                answer = row[mark + 1]
+                now = clock()
+                if now < until and resource.origin is origin:
+                    hits[mark] += 1
+                    row[mark + 2] += 1
+                    tick = hits[0]
+                    if now > tick:
+                        hits[0] = tick = now + engine.tick
+                    row[0] = tick
+                    value: T = answer if resource.shared else resource.codec.decode(answer)
+                    return value
             except (LookupError, AttributeError):
                 pass  # as in get()
         request = self._request(resource, options)
@@ -343,14 +361,15 @@ class Session(Discreet, gc=False, eq=False):
         if found is None:
             absent: T = ABSENT
             return absent
+        state, until, slot = found
         now = self._now()
-        if request.passed or now >= found.until or self._state.slots.get(resource.key) is not found:
-            self._engine.resolver.note_hit(self._state, resource, request.passed, now)
-            held: T = value_of(resource, found)
+        if request.passed or state.short_cut(resource, now) is None:
+            self._engine.resolver.note_hit(state, resource, request.passed, now)
+            held: T = value_of(resource, slot)
             return held
         answer = self._hit(resource, {})
         ended = self._now()
-        if ended < found.until:
+        if ended < until:
             self._engine.ledger.tallies[resource.index].hit_latency.record(ended - now)
         return answer
 
@@ -370,15 +389,19 @@ class Session(Discreet, gc=False, eq=False):
         return Lookup(value_of(resource, slot), outcome, slot, now)
 
     def _from_memory(self, resource: Resource[T], request: Request) -> Lookup[T] | None:
-        slot = self._ready(resource, request)
-        if slot is None:
+        found = self._ready(resource, request)
+        if found is None:
             return None
+        state, _, slot = found
         now = self._now()
-        self._engine.resolver.note_hit(self._state, resource, request.passed, now)
+        self._engine.resolver.note_hit(state, resource, request.passed, now)
         return Lookup(value_of(resource, slot), HIT, slot, now)
 
-    def _ready(self, resource: Resource[Any], request: Request) -> Slot | None:
-        """Return where the get ends if all on its way is fresh and held, having begun what background loads are due."""
+    def _ready(self, resource: Resource[Any], request: Request) -> tuple[State, float, Slot] | None:
+        """Return the state, until when it serves and where the get ends, if all on its way is fresh and held.
+
+        The background loads that are due have begun then.
+        """
         engine = self._engine
         if not (request.plain() and engine.keeping):
             return None
@@ -389,14 +412,14 @@ class Session(Discreet, gc=False, eq=False):
         due: list[Due] = []
         try:
             with engine.home.lock:
-                slot = engine.resolver.walk(state, resource, request.passed, now, due)
+                found = engine.resolver.walk(state, resource, request.passed, now, due)
         except Exception:
             # A derived function that raises, or an argument that is missing: the get has ended here.
             engine.resolver.count(state, resource, Count.FAILED)
             raise
         if due:
             engine.resolver.refresh(state, due, now)
-        return slot
+        return None if found is None else (state, *found)
 
     def _peek(self, resource: Resource[T]) -> Lookup[T] | None:
         request = self._request(resource, {})
@@ -404,14 +427,22 @@ class Session(Discreet, gc=False, eq=False):
         if state is None:
             return None
         now = self._now()
-        slot = self._engine.resolver.walk(state, resource, request.passed, now, None)
-        return None if slot is None else Lookup(value_of(resource, slot), HIT, slot, now)
+        found = self._engine.resolver.walk(state, resource, request.passed, now, None)
+        return None if found is None else Lookup(value_of(resource, found[1]), HIT, found[1], now)
 
     def _attach(self) -> State | None:
         state = self._engine.sessions.states.get(self._user)
         if state is not None:
-            self._state = state
+            self._row = state.row
         return state
+
+    @property
+    def _engine(self) -> Engine:
+        return self._at_hand[3]
+
+    @property
+    def _now(self) -> Callable[[], float]:
+        return self._at_hand[0]
 
     def _request(
         self, resource: Resource[Any], options: Mapping[str, object], *, gets: bool = True

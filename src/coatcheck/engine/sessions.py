@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from coatcheck.engine.entry import Alias, Entry
+from coatcheck.engine.entry import Alias
 from coatcheck.engine.events import EntryRemoved, SessionEnded
 from coatcheck.engine.policy import Freshness, Rule, judge
 from coatcheck.engine.state import (
     ALIAS_BYTES,
     ENTRY_BYTES,
+    KEYED_BYTES,
     SESSION_BYTES,
     SESSION_RESOURCE_BYTES,
     State,
     opened,
+    places_of,
 )
 from coatcheck.engine.stats import Removal
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from coatcheck.engine.catalog import Catalog, Resource
+    from coatcheck.engine.entry import Entry
     from coatcheck.engine.events import Tell
     from coatcheck.engine.flight import Flight
     from coatcheck.engine.limits import Limits
@@ -102,6 +105,8 @@ class Sessions:
         resources: the catalog's, in declared order.
         states: the open ones, by user.
         copied: what keeps a store in step; None without one.
+        rows: their rows, by user, because a hit that goes by way of the state waits for that, too.
+        places: see `State`.
     """
 
     def __init__(
@@ -124,13 +129,16 @@ class Sessions:
         # Open states in the order of their last examination, and closed ones not yet thrown out.
         self._queue: deque[State] = deque()
         self.states: dict[str, State] = {}
+        self.rows: dict[str, list[Any]] = {}
+        self.places = places_of(self.resources)
 
     def open(self, user: str, now: float) -> State:
         """Return the user's state, a new one when nothing is held."""
         state = self.states.get(user)
         if state is None:
-            state = opened(user, len(self.resources), now)
+            state = opened(user, len(self.resources), now, self.places)
             self.states[user] = state
+            self.rows[user] = state.row
             self._queue.append(state)
             self._user_bytes += text_bytes(user)
             self.make_room(keep=state)
@@ -142,18 +150,16 @@ class Sessions:
             return
         state.closed = True
         del self.states[state.user]
+        del self.rows[state.user]
         self._user_bytes -= text_bytes(state.user)
         entries = 0
-        for key, slot in state.slots.items():
-            if isinstance(slot, Entry):
-                entries += 1
-                resource = self.resource(key)
-                self._weights[resource.index].remove(key, slot, resource)
-                self._ledger.tallies[resource.index].removals[cause] += 1
-            else:
-                self._aliases -= 1
-        state.slots.clear()
-        state.refusals = state.retries = None
+        for key, entry in state.entries():
+            entries += 1
+            resource = self.resource(key)
+            self._weights[resource.index].remove(key, entry, resource)
+            self._ledger.tallies[resource.index].removals[cause] += 1
+        self._aliases -= sum(1 for _ in state.aliases())
+        state.empty()
         self._ledger.sessions_removed[cause] += 1
         self._throw_out()
         self._tell(state.user, lambda pseudonym: SessionEnded(cause, entries, pseudonym))
@@ -168,22 +174,23 @@ class Sessions:
         """
         assert not state.closed
         self._take_out(state, resource, key, Removal.REPLACED)
-        state.slots[key] = entry
+        state.file(key, entry)
         self._weights[resource.index].add(key, entry, resource)
         if self.copied is not None and not stored:
             self.copied.kept(state, resource, key, entry)
         if state.refusals is not None:
             state.refusals.pop(key, None)
         self._drop_aliases(state, resource)
-        if len(state.slots) > self._limits.max_keys_per_session:
+        # At most so many; counting them takes longer.
+        if len(self.places) + len(state.keyed or ()) > self._limits.max_keys_per_session:
             self._drop_oldest(state, keep=key)
         self.make_room(keep=state)
 
-    def alias(self, state: State, resource: Resource[Any], alias: Alias) -> None:
-        """Remember where a get without arguments ends."""
-        if resource.key not in state.slots:
-            self._aliases += 1
-        state.slots[resource.key] = alias
+    def remember(self, state: State, resource: Resource[Any], slot: Entry | Alias, until: float) -> None:
+        """Remember where a get without arguments ends, until then."""
+        self._forget(state, resource)
+        state.take_short_cut(resource, slot, until)
+        self._aliases += isinstance(slot, Alias)
 
     def drop(
         self,
@@ -230,14 +237,12 @@ class Sessions:
 
     def rejudge(self, resources: Iterable[Resource[Any]]) -> None:
         """Let the next get of each of these, and of what depends on them, judge anew: a policy has changed."""
-        keys = {resource.key for resource in resources}
+        changed = set(resources)
         for resource in resources:
-            keys.update(dependent.key for dependent in self._dependents[resource.index])
+            changed.update(self._dependents[resource.index])
         for state in list(self.states.values()):
-            for key in keys:
-                slot = state.slots.get(key)
-                if slot is not None:
-                    slot.until = float("-inf")
+            for resource in changed:
+                state.judge_anew(resource)
 
     def queued(self) -> int:
         """Return how many sessions a sweep has to look at to have looked at all; some of them may have ended."""
@@ -287,23 +292,19 @@ class Sessions:
     def bytes_of(self, state: State) -> int:
         """Return the memory that one session takes, estimated."""
         size = self._session_bytes + text_bytes(state.user)
-        for key, slot in list(state.slots.items()):
-            if isinstance(slot, Entry):
-                resource = self.resource(key)
-                size += self._weights[resource.index].weigh(1, len(slot.body)) + key_bytes(key, resource)
-            else:
-                size += ALIAS_BYTES
-        return size
+        for key, entry in state.entries():
+            resource = self.resource(key)
+            size += self._weights[resource.index].weigh(1, len(entry.body)) + key_bytes(key, resource)
+        return size + ALIAS_BYTES * sum(1 for _ in state.aliases())
 
     def resource(self, key: str) -> Resource[Any]:
         """Return whose entry is filed under *key*."""
         return self._by_prefix[key[: key.index(":") + 1]]
 
     def _take_out(self, state: State, resource: Resource[Any], key: str, cause: Removal) -> bool:
-        entry = state.entry(key)
+        entry = state.take_out(key)
         if entry is None:
             return False
-        del state.slots[key]
         if state.retries is not None:
             state.retries = {each: at for each, at in state.retries.items() if each != key} or None
         self._weights[resource.index].remove(key, entry, resource)
@@ -312,15 +313,16 @@ class Sessions:
 
     def _drop_aliases(self, state: State, resource: Resource[Any]) -> None:
         for dependent in (resource, *self._dependents[resource.index]):
-            slot = state.slots.get(dependent.key)
-            if isinstance(slot, Alias):
-                del state.slots[dependent.key]
-                self._aliases -= 1
+            self._forget(state, dependent)
+
+    def _forget(self, state: State, resource: Resource[Any]) -> None:
+        self._aliases -= isinstance(state.slots[resource.index], Alias)
+        state.leave_short_cut(resource)
 
     def _drop_oldest(self, state: State, *, keep: str) -> None:
         held = [(entry.started, key) for key, entry in state.entries()]
         if len(held) <= self._limits.max_keys_per_session:
-            return  # the rest are aliases
+            return
         _, key = min(each for each in held if each[1] != keep)
         resource = self.resource(key)
         self._take_out(state, resource, key, Removal.EVICTED)
@@ -360,7 +362,7 @@ def text_bytes(text: str) -> int:
 
 def key_bytes(key: str, resource: Resource[Any]) -> int:
     """Return the bytes of an entry's key; the one of a resource without parameters is everybody's."""
-    return text_bytes(key) if resource.parameters else 0
+    return text_bytes(key) + KEYED_BYTES if resource.parameters else 0
 
 
 def size_of(value: object) -> int:

@@ -10,7 +10,7 @@ import math
 from bisect import bisect_left
 from enum import IntEnum
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -157,13 +157,15 @@ class Ledger:
     """The counters of one cache, which outlive its sessions.
 
     Attributes:
-        hits: one number for each resource, by its mark. Emptied in a forked child, so that a hit fails there.
+        hits: one number for each resource, by its mark; the first is the tick, which hits note as the time of their
+            session's last use: a float for each of many sessions would be one more piece of memory to wait for.
+            Emptied in a forked child, so that a hit fails there.
         tallies: all else, by index.
     """
 
     def __init__(self, resources: Sequence[Resource[object]]) -> None:
         self.resources = tuple(resources)
-        self.hits = [0] * (len(resources) + 1)
+        self.hits: list[Any] = [-math.inf] + [0] * max((each.mark for each in self.resources), default=0)
         self.tallies = tuple(Tally() for _ in resources)
         self.abandoned = 0
         self.sessions_removed = [0] * len(Removal)

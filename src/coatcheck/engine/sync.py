@@ -16,7 +16,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from coatcheck.engine.cache import SessionCache
-from coatcheck.engine.entry import PER_CALLER, Discreet
+from coatcheck.engine.entry import Discreet
 from coatcheck.engine.home import HomeEnded, Visit, tell
 from coatcheck.engine.session import ABSENT, options_of
 from coatcheck.errors import ForkedCache, WouldBlockLoop
@@ -183,17 +183,21 @@ class SyncSession(Discreet, gc=False, eq=False):
             session = self._session
             if not options:
                 try:
-                    state = session._state  # noqa: SLF001
-                    slot = state.slots[resource.key]
-                    now = session._now()  # noqa: SLF001
-                    if now < slot.until:
-                        mark = resource.mark
-                        session._hits[mark] += 1  # noqa: SLF001
-                        marks = state.marks
-                        marks[mark] += 1
-                        marks[0] = now
-                        value = slot.value
-                        return resource.codec.decode(slot.body) if value is PER_CALLER else value
+                    clock, hits, origin, engine = session._at_hand  # noqa: SLF001
+                    row = session._row  # noqa: SLF001
+                    mark = resource.mark
+                    # Both before the clock is read: no other thread comes in between.
+                    until = row[mark]
+                    answer = row[mark + 1]
+                    now = clock()
+                    if now < until and resource.origin is origin:
+                        hits[mark] += 1
+                        row[mark + 2] += 1
+                        tick = hits[0]
+                        if now > tick:
+                            hits[0] = tick = now + engine.tick
+                        row[0] = tick
+                        return answer if resource.shared else resource.codec.decode(answer)
                 except (LookupError, AttributeError):
                     pass
             value = session._hit(resource, options)  # noqa: SLF001
