@@ -191,7 +191,14 @@ async def test_every_waiter_gets_an_exception_of_its_own(
     for each in errors:
         assert isinstance(each, type(error))
         assert (error.args, error.__dict__) == (each.args, each.__dict__)
-    assert 1 == len({depth(each) for each in errors if isinstance(each, BaseException)})
+    # Who leads comes by a longer way than who joins, but by no longer one than who is alone.
+    leader, *joiners = [depth(each) for each in errors if isinstance(each, BaseException)]
+    assert 1 == len(set(joiners))
+    alone = asyncio.create_task(cache.session("ann").get(world.account))
+    await (await gate.hold()).fail(error.with_traceback(None))
+    (lone,) = await asyncio.gather(alone, return_exceptions=True)
+    assert isinstance(lone, BaseException)
+    assert leader == depth(lone)
     assert 0 == cache.stats().entries
 
 

@@ -310,6 +310,31 @@ class Resolver:
             await self.restore(call.state)
             return call, await self._reach(call, resource, request, leaf=True)
 
+    def join(self, user: str, resource: Resource[Any], request: Request) -> tuple[Call, Flight] | None:
+        """Return the load that a get has only to wait for: at home, what a crowd finds that asks for one cold entry.
+
+        Nothing if there is anything else to it. That load keeps the session from being evicted.
+        """
+        state = self._sessions.states.get(user)
+        if state is None or not state.flights or resource.parameters or not request.plain():
+            return None
+        try:
+            with self._home.step:
+                held = state.refusals is not None or state.entry(resource.key) is not None
+                flight = None if held or state.flights is None else state.flights.to_join(resource.key)
+                if flight is None or state.closed or running_chain():
+                    return None
+                state.use(self._clock.monotonic())
+        except HomeEnded:
+            return None
+        call = Call(state, request)
+        call.joined = True
+        return call, flight
+
+    async def joined(self, call: Call, flight: Flight) -> Slot:
+        """Return what a load brings that `join()` returned."""
+        return self._leaf(flight.resource, await self._landing(call, flight, call.request), math.inf)
+
     async def restore(self, state: State) -> None:
         """Bring what is stored of a session into memory, once."""
         if self._persistence is not None and self._keeping:
@@ -387,6 +412,9 @@ class Resolver:
             started = min((parent.started for parent in parents), default=self._clock.monotonic())
             return self._derive(resource, values, started=started, expires=expires)
         entry = await self._obtain(call, resource, values, request, leaf=leaf)
+        return self._leaf(resource, entry, expires)
+
+    def _leaf(self, resource: Resource[Any], entry: Entry, expires: float) -> Alias:
         own = expiry(self._rules[resource.index], entry.started)
         return Alias(value=entry.value, body=entry.body, started=entry.started, expires=min(expires, own))
 

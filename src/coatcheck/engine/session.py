@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
 
 from coatcheck.engine.entry import PER_CALLER, Cleared, Discreet, Entry, Lookup, Outcome
+from coatcheck.engine.home import HomeEnded
 from coatcheck.engine.keys import check_argument
 from coatcheck.engine.policy import JITTER_STEPS
 from coatcheck.engine.resolution import PLAIN, Due, Request, key_of, side_by_side, value_of
@@ -377,7 +378,17 @@ class Session(Discreet, gc=False, eq=False):
         engine = self._engine
         began = self._now()
         try:
-            call, slot = await engine.home.run(lambda: engine.resolver.answer(self._user, resource, request))
+            joined = engine.resolver.join(self._user, resource, request)
+            if joined is not None:
+                call, flight = joined
+                try:
+                    slot = await engine.resolver.joined(call, flight)
+                except HomeEnded:
+                    joined = None
+            if joined is None:
+                call, slot = await engine.home.run(
+                    lambda: engine.resolver.answer(self._user, resource, request)
+                )
         except asyncio.CancelledError:
             engine.resolver.note_unanswered(self._user, resource, Count.CANCELLED)
             raise
