@@ -308,7 +308,7 @@ class UserStats(msgspec.Struct, frozen=True, kw_only=True):
         resources: the figures of each resource, by name.
         total: their sums.
         bytes: the memory that the session takes, estimated.
-        idle_for: seconds since its last get; None when there is no session.
+        idle_for: seconds since its last get, to 5 ms; None when there is no session.
     """
 
     resources: dict[str, Gets]
