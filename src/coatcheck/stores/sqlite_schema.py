@@ -138,6 +138,8 @@ SWEEP_ENTRIES: Final = f"""
         )
     )"""
 
+NEXT_SESSIONS: Final = "SELECT session FROM sessions WHERE session > ? ORDER BY session LIMIT 1 OFFSET ?"
+
 IDLE_SESSIONS: Final = """
     SELECT session, slot, id FROM sessions AS s WHERE session > ? AND session <= ? AND opened < ?
     AND NOT EXISTS (SELECT 1 FROM entries AS e WHERE e.session = s.session)"""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from coatcheck.stores.sqlite_schema import FUTURE, IDLE_SESSIONS, NEXT_ENTRIES, SWEEP_ENTRIES
+from coatcheck.stores.sqlite_schema import FUTURE, IDLE_SESSIONS, NEXT_ENTRIES, NEXT_SESSIONS, SWEEP_ENTRIES
 from coatcheck.stores.sqlite_tables import Ended
 
 if TYPE_CHECKING:
@@ -40,12 +40,17 @@ class Sweep:
         self._began: float | None = None
         self._entries: tuple[int, bytes] | None = _START
         self._sessions = 0
-        # The end of the last whole round, as the date that it began: what was forgotten before is gone.
-        self._done: float | None = None
+        self._again = False
 
     def want(self) -> None:
-        """Begin a round soon: there is something to be removed."""
+        """Begin a round soon: there is something to be removed, perhaps where one that is under way has been."""
         self._due = 0.0
+        self._again = self._began is not None
+
+    def restart(self) -> None:
+        """Begin a round at once."""
+        self._began = None
+        self.want()
 
     def due(self, now: float) -> bool:
         """Tell whether there is a slice to do."""
@@ -62,8 +67,9 @@ class Sweep:
         if self._sweep_sessions(tables, now):
             return True
         self._sweep_floors(tables, now)
-        self._done, self._began = self._began, None
-        self._due = now + EVERY_SECONDS
+        self._began = None
+        self._due = 0.0 if self._again else now + EVERY_SECONDS
+        self._again = False
         return False
 
     def outgrown(self, tables: Tables) -> bool:
@@ -121,15 +127,14 @@ class Sweep:
         return last  # type: ignore[no-any-return]
 
     def _sweep_sessions(self, tables: Tables, now: float) -> bool:
+        """Look at the sessions behind the last slice; tell whether there may be more."""
         execute = tables.connection.execute
-        [newest] = execute("SELECT coalesce(max(session), 0) FROM sessions").fetchone()
-        if self._sessions >= newest:
-            return False
-        end = self._sessions + SLICE
+        last = execute(NEXT_SESSIONS, (self._sessions, SLICE - 1)).fetchone()
+        end = 2**62 if last is None else last[0]
         rows = execute(IDLE_SESSIONS, (self._sessions, end, now - EMPTY_SECONDS)).fetchall()
         tables.end((Ended(*row) for row in rows), entries=False)
         self._sessions = end
-        return True
+        return last is not None
 
     def _sweep_floors(self, tables: Tables, now: float) -> None:
         began = now if self._began is None else self._began

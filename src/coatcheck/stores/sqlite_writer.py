@@ -40,7 +40,7 @@ REST_SECONDS: Final = 0.05
 UNTIDY_GROUPS: Final = 50
 """After so many groups without an idle moment a slice is tidied all the same."""
 
-LOG_BYTES: Final = 16 * 1024 * 1024
+LOG_BYTES: Final = 8 * 1024 * 1024
 """A write-ahead log longer than this is written back and emptied, whoever waits; a quarter of it, when nobody does."""
 
 ERASE_ATTEMPTS: Final = 4
@@ -301,8 +301,11 @@ class Writer:
                 execute(f"PRAGMA synchronous = {'FULL' if synced else 'NORMAL'}")
                 self._synced = synced
             execute("BEGIN IMMEDIATE")
+            changes = tables.connection.total_changes
             work(tables)
-            execute("UPDATE meta SET high_water = ? WHERE high_water < ?", (self._dates.now(),) * 2)
+            # Slices of a sweep mostly find nothing: they should write nothing.
+            if tables.connection.total_changes != changes:
+                execute("UPDATE meta SET high_water = ? WHERE high_water < ?", (self._dates.now(),) * 2)
             execute("COMMIT")
             self.ends += tables.settle()
         except (sqlite3.Error, StoreFailed) as error:
@@ -433,7 +436,7 @@ class Writer:
             StoreFailed: it cannot be done now.
         """
         before = sum(self._file.sizes())
-        self._sweep.want()
+        self._sweep.restart()
         while self._sweep.due(self._dates.now()):
             failure = self.attempt(self._sweep.step)
             if failure is not None:
