@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from coatcheck.engine.entry import NEVER, PER_CALLER, Alias, Discreet, Entry
 from coatcheck.engine.flight import SingleFlight
 from coatcheck.engine.outbox import Outbox  # noqa: TC001 - a Struct reads its annotations
-from coatcheck.engine.row import ANSWER, HITS, SLOTS, USED, WIDTH, mark_of
+from coatcheck.engine.row import ANSWER, HITS, SLOTS, USED, WIDTH, mark_of, uncollected
 from coatcheck.engine.stats import Count
 
 if TYPE_CHECKING:
@@ -212,7 +212,7 @@ def places_of(resources: Iterable[Resource[Any]]) -> dict[str, int]:
 def opened(user: str, resources: int, now: float, places: Mapping[str, int]) -> State:
     """Return the state of a user for whom nothing is held, in a catalog of so many resources."""
     # Added, not listed: a list that grows takes more than it needs.
-    row = [now, (None,) * resources] + [NEVER, None, 0] * resources
+    row = uncollected([now, (None,) * resources] + [NEVER, None, 0] * resources)
     return State(user, row, places, bytearray(COUNT_BYTES * KINDS * resources))
 
 
