@@ -7,7 +7,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
 T = TypeVar("T")
 
@@ -45,9 +45,9 @@ class Call(Generic[T]):
             self.future.set_exception(self._error)
 
 
-def deliver(calls: Iterable[Call[Any]]) -> None:
+def deliver(calls: Sequence[Call[Any]]) -> None:
     """Bring answers that were noted to who awaits them; to be called in any thread."""
-    answered = list(calls)
+    answered = calls
     while answered:
         loop = answered[0].loop
         # Nearly always all are of one loop.
@@ -59,6 +59,6 @@ def deliver(calls: Iterable[Call[Any]]) -> None:
         answered = others
 
 
-def _arrive(calls: list[Call[Any]]) -> None:
+def _arrive(calls: Sequence[Call[Any]]) -> None:
     for call in calls:
         call.arrive()

@@ -93,6 +93,7 @@ class StoreFile:
 
     def __init__(self, path: Path, clock: Clock) -> None:
         self.path = path
+        self._log = _beside(path, "-wal")
         self._clock = clock
         self._lock: int | None = None
         if sqlite3.sqlite_version_info < OLDEST_SQLITE:
@@ -184,13 +185,11 @@ class StoreFile:
 
     def sizes(self) -> tuple[int, int]:
         """Return the bytes of the file and of its write-ahead log."""
-        found = []
-        for suffix in ("", "-wal"):
-            try:
-                found.append(_beside(self.path, suffix).stat().st_size)
-            except OSError:
-                found.append(0)
-        return found[0], found[1]
+        return _size(self.path), self.log_size()
+
+    def log_size(self) -> int:
+        """Return the bytes of the write-ahead log."""
+        return _size(self._log)
 
     def _make(self) -> None:
         """Make an empty file for this user alone; what SQLite puts beside it later is as private as the file is."""
@@ -272,6 +271,13 @@ def translated(work: Callable[[], T]) -> T:
 def _beside(path: Path, suffix: str) -> Path:
     """Return what lies beside a file; with no suffix, the file."""
     return path.with_name(path.name + suffix)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def _make_folder(folder: Path) -> None:

@@ -95,8 +95,10 @@ PUT_ENTRIES: Final = f"""
     WHERE EXISTS (SELECT 1 FROM sessions AS s WHERE s.session = new.session AND s.id = new.id)
     AND NOT EXISTS (
         SELECT 1 FROM floors AS f
-        WHERE f.scope IN (0, new.session) AND f.kind = new.kind
-        AND new.started < f.floor + iif(f.scope = 0, {TOLERANCE}, -{TOLERANCE})
+        WHERE f.scope = new.session AND f.kind = new.kind AND new.started < f.floor - {TOLERANCE}
+    )
+    AND NOT EXISTS (
+        SELECT 1 FROM floors AS f WHERE f.scope = 0 AND f.kind = new.kind AND new.started <= f.floor + {TOLERANCE}
     )
     ON CONFLICT (session, name) DO UPDATE SET
         kind = excluded.kind, started = excluded.started, expires = excluded.expires, era = excluded.era,

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 SLICE: Final = 256
 """Rows looked at in one transaction; sessions ended in one are an eighth of it."""
 
+FIRST_SECONDS: Final = 30.0
+"""From the start to the first round."""
+
 EVERY_SECONDS: Final = 300.0
 """From the end of one round to the next."""
 
@@ -36,7 +39,8 @@ class Sweep:
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._due = 0.0
+        # None: the first round waits until the start is over.
+        self._due: float | None = None
         self._began: float | None = None
         self._entries: tuple[int, bytes] | None = _START
         self._sessions = 0
@@ -54,6 +58,8 @@ class Sweep:
 
     def due(self, now: float) -> bool:
         """Tell whether there is a slice to do."""
+        if self._due is None:
+            self._due = now + FIRST_SECONDS
         return self._began is not None or not (self._due - EVERY_SECONDS <= now < self._due)
 
     def step(self, tables: Tables) -> bool:

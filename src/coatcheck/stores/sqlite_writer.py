@@ -40,7 +40,7 @@ REST_SECONDS: Final = 0.05
 UNTIDY_GROUPS: Final = 50
 """After so many groups without an idle moment a slice is tidied all the same."""
 
-LOG_BYTES: Final = 8 * 1024 * 1024
+LOG_BYTES: Final = 16 * 1024 * 1024
 """A write-ahead log longer than this is written back and emptied, whoever waits; a quarter of it, when nobody does."""
 
 ERASE_ATTEMPTS: Final = 4
@@ -80,7 +80,7 @@ class Writer:
         self._tables: Tables | None = None
         self._synced = False
         self._foreign = True
-        self._outgrown = False
+        self._outgrown = True
         self._ending = False
         self._complaint: str | None = None
 
@@ -112,8 +112,7 @@ class Writer:
         except BaseException:
             self._disconnect()
             raise
-        self._synced, self._foreign = False, True
-        self._sweep.want()
+        self._synced, self._foreign, self._outgrown = False, True, True
 
     def _disconnect(self) -> None:
         """Close both connections, the writer's last: the last one writes the log back."""
@@ -245,32 +244,40 @@ class Writer:
         """Do a group in one transaction and answer it."""
         if not group:
             return
+        kinds = {type(operation) for operation in group}
         failure = self.attempt(
-            lambda tables: self._apply(tables, group), synced=any(each.synced for each in group)
+            lambda tables: self._apply(tables, group, kinds), synced=any(kind.synced for kind in kinds)
         )
         if failure is not None:
             _fail(group, failure)
             return
-        if any(isinstance(each, Forget | ClearAll) for each in group):
+        if Forget in kinds or ClearAll in kinds:
             self._sweep.want()
-        deliver(each for each in group if not each.erases)
-        erasing = [each for each in group if each.erases]
-        if erasing:
+        if any(kind.erases for kind in kinds):
+            deliver([each for each in group if not each.erases])
+            erasing = [each for each in group if each.erases]
             failure = self._erase()
             if failure is None:
                 deliver(erasing)
             else:
                 _fail(erasing, failure)
-        if self._file.sizes()[1] > LOG_BYTES:
+        else:
+            deliver(group)
+        if self._file.log_size() > LOG_BYTES:
             self._safely(self._write_back)
 
-    def _apply(self, tables: Tables, group: list[Operation[Any]]) -> None:
-        for is_put, operations in groupby(group, key=lambda each: isinstance(each, Put)):
-            if is_put:
-                self._unmeasured -= run_puts(tables, [each for each in operations if isinstance(each, Put)])
-            else:
-                for operation in operations:
-                    operation.run(tables)
+    def _apply(self, tables: Tables, group: list[Operation[Any]], kinds: set[type[Operation[Any]]]) -> None:
+        if Put not in kinds:
+            for operation in group:
+                operation.run(tables)
+        else:
+            # In order, but as many puts in one statement as follow one another.
+            for kind, operations in groupby(group, key=type):
+                if kind is Put:
+                    self._unmeasured -= run_puts(tables, list(operations))  # type: ignore[arg-type]
+                else:
+                    for operation in operations:
+                        operation.run(tables)
         if self._unmeasured <= 0:
             self._unmeasured = self._growth
             self._outgrown = self._sweep.outgrown(tables)
@@ -408,7 +415,7 @@ class Writer:
     def _log_to_empty(self) -> bool:
         """Tell whether the log should be emptied when there is a moment for it."""
         tables = self._tables
-        return tables is not None and (tables.unclean or self._file.sizes()[1] > LOG_BYTES // 4)
+        return tables is not None and (tables.unclean or self._file.log_size() > LOG_BYTES // 4)
 
     def _empty_log(self) -> None:
         tables = self._tables
