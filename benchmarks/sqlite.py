@@ -321,8 +321,8 @@ async def turns(
 
 
 def percentile(values: list[float]) -> float:
-    """Return the value that one in a hundred is above."""
-    return sorted(values)[int(len(values) * 0.99)] if values else 0.0
+    """Return the value that one in a hundred is above; a run that is too short to tell has the least there is."""
+    return max(0.001, sorted(values)[int(len(values) * 0.99)]) if values else 0.001
 
 
 if __name__ == "__main__":
