@@ -310,13 +310,14 @@ class Resolver:
             await self.restore(call.state)
             return call, await self._reach(call, resource, request, leaf=True)
 
-    def join(self, user: str, resource: Resource[Any], request: Request) -> tuple[Call, Flight] | None:
-        """Return the load that a get has only to wait for: at home, what a crowd finds that asks for one cold entry.
+    def join(self, user: str, resource: Resource[Any]) -> tuple[Call, Flight] | None:
+        """Return the load that a plain get has only to wait for: at home, what a crowd finds that asks for one cold entry.
 
-        Nothing if there is anything else to it. That load keeps the session from being evicted.
+        Nothing if there is anything else to it, the resource being none of ours included. That load keeps the session
+        from being evicted.
         """
         state = self._sessions.states.get(user)
-        if state is None or not state.flights or resource.parameters or not request.plain():
+        if state is None or not state.flights or getattr(resource, "parameters", True):
             return None
         try:
             with self._home.step:
@@ -327,7 +328,7 @@ class Resolver:
                 state.use(self._clock.monotonic())
         except HomeEnded:
             return None
-        call = Call(state, request)
+        call = Call(state, PLAIN)
         call.joined = True
         return call, flight
 

@@ -21,10 +21,11 @@ if TYPE_CHECKING:
 
     from coatcheck.clock import Clock
     from coatcheck.engine.catalog import Catalog, Resource
+    from coatcheck.engine.flight import Flight
     from coatcheck.engine.home import Home
     from coatcheck.engine.loads import Loads
     from coatcheck.engine.persistence import Persistence
-    from coatcheck.engine.resolution import Resolver, Slot
+    from coatcheck.engine.resolution import Call, Resolver, Slot
     from coatcheck.engine.sessions import Sessions
     from coatcheck.engine.state import State
     from coatcheck.engine.stats import Ledger
@@ -318,6 +319,10 @@ class Session(Discreet, gc=False, eq=False):
         return await engine.home.run(borrow)
 
     async def _get(self, resource: Resource[T], options: Mapping[str, object]) -> T:
+        # First of all, for the sake of a crowd that asks for what is being loaded.
+        joined = None if options else self._engine.resolver.join(self._user, resource)
+        if joined is not None:
+            return (await self._load(resource, PLAIN, joined)).value
         request = self._request(resource, options)
         found = self._ready(resource, request)
         if found is None:
@@ -374,11 +379,12 @@ class Session(Discreet, gc=False, eq=False):
             self._engine.ledger.tallies[resource.index].hit_latency.record(ended - now)
         return answer
 
-    async def _load(self, resource: Resource[T], request: Request) -> Lookup[T]:
+    async def _load(
+        self, resource: Resource[T], request: Request, joined: tuple[Call, Flight] | None = None
+    ) -> Lookup[T]:
         engine = self._engine
         began = self._now()
         try:
-            joined = engine.resolver.join(self._user, resource, request)
             if joined is not None:
                 call, flight = joined
                 try:
