@@ -187,6 +187,19 @@ class TestRestart:
         await cache.settled()
         assert len(cache.users()) == 1
 
+    async def test_a_session_that_could_not_be_written_makes_room(
+        self, make_cache: MakeCache, world: World, store: FaultyStore, clock: FakeClock
+    ) -> None:
+        cache = make_cache(world, store=store, limits=Limits(max_sessions=1))
+        store.fault(Fault.HANGS, "put")
+        for user in (ANN, BOB):
+            await cache.session(user).get(world.account)
+        await settle(lambda: store.hanging == 2)
+        await clock.advance(0.25)
+        assert len(cache.users()) == 1
+        store.heal()
+        await patience(clock)
+
     async def test_another_signature_is_another_resource(
         self, make_cache: MakeCache, world: World, disk: Store
     ) -> None:
@@ -429,6 +442,21 @@ class TestClear:
         assert "1 clears could not be applied" in caplog.text
         assert ANN not in caplog.text
 
+    async def test_what_fails_only_after_the_end_is_not_repaired(
+        self, make_cache: MakeCache, world: World, store: FaultyStore, clock: FakeClock
+    ) -> None:
+        cache = make_cache(world, store=store)
+        await cache.session(ANN).get(world.account)
+        await cache.settled()
+        store.fault(Fault.HANGS, "forget")
+        forgetting = asyncio.ensure_future(cache.invalidate(world.account))
+        await settle(lambda: store.hanging == 1)
+        await cache.aclose()
+        await clock.advance(0.25)
+        await forgetting
+        await clock.advance(100)
+        assert store.calls["clear_all"] == 0
+
 
 class TestFaults:
     @pytest.mark.parametrize("fault", [Fault.FAILS, Fault.HANGS])
@@ -537,6 +565,22 @@ class TestFaults:
         assert (await getting).outcome is Outcome.MISS
         await second.settled()
         assert second.users() == (ANN,)
+        assert set(await held(disk)) == {"account"}
+
+    @pytest.mark.parametrize("operation", ["open", "put"])
+    async def test_what_can_be_cleared_and_not_be_written_is_asked_less_and_less(
+        self, make_cache: MakeCache, world: World, disk: Store, store: FaultyStore, clock: FakeClock,
+        operation: str,
+    ) -> None:  # fmt: skip
+        """A full disk: a clear makes room for itself, and a put finds none."""
+        store.fault(Fault.FAILS, operation)
+        cache = make_cache(world, store=store)
+        await cache.session(ANN).get(world.account)
+        await clock.advance(100)
+        assert 2 <= store.calls["clear"] <= 10
+        store.heal()
+        await patience(clock)
+        await cache.settled()
         assert set(await held(disk)) == {"account"}
 
     async def test_a_session_that_ended_in_the_store_ends_in_memory(

@@ -51,6 +51,7 @@ class Outbox(Discreet, gc=False, eq=False):
         restored: what the store held was brought into memory, or is not to be.
         opening: the task that is bringing it.
         writes: what is to be written, in order; the first may be under way. None for nothing.
+        pause: how long the next repair is put off, because nothing could be written after the last one.
     """
 
     authority: str | None = ""
@@ -58,6 +59,7 @@ class Outbox(Discreet, gc=False, eq=False):
     restored: bool = False
     opening: asyncio.Task[None] | None = None
     writes: deque[Put | Delete] | None = None
+    pause: float = 0.0
 
     def add(self, write: Put | Delete) -> deque[Put | Delete] | None:
         """Take in a write; return the writes if it is the first: then somebody has to begin to apply them."""

@@ -73,6 +73,7 @@ class Repairs:
         self._repaired = repaired
         # Under None the one of everyone.
         self._under_way: dict[str | None, Repair] = {}
+        self._stopped = False
 
     def trusted(self, user: str) -> bool:
         """Tell whether the store may be read and written for *user*."""
@@ -98,15 +99,17 @@ class Repairs:
             repair.pause.cancel()
         return waiter
 
-    def begin(self, user: str | None) -> Repair:
-        """Distrust a user, or for None everyone, until a clear of theirs is applied."""
+    def begin(self, user: str | None, *, delay: float = 0.0) -> Repair:
+        """Distrust a user, or for None everyone, until a clear of theirs is applied, which begins in *delay* seconds."""
         repair = self._under_way.get(user)
         if repair is None:
             if user is not None and len(self._under_way) >= MOST_DISTRUSTED:
                 return self.begin(None)
             repair = self._under_way[user] = Repair()
-        if repair.task is None:
-            repair.task = self._home.loop.create_task(self._run(user, repair), context=contextvars.Context())
+        if repair.task is None and not self._stopped:
+            repair.task = self._home.loop.create_task(
+                self._run(user, repair, delay), context=contextvars.Context()
+            )
         return repair
 
     def note(self, user: str) -> None:
@@ -129,6 +132,7 @@ class Repairs:
     def stop(self) -> None:
         """Try no more, and say so if something is not applied."""
         left, self._under_way = self._under_way, {}
+        self._stopped = True
         if left:
             logger.error("%s clears could not be applied to the store before it was closed", len(left))
         for repair in left.values():
@@ -138,23 +142,27 @@ class Repairs:
             if repair.task is not None:
                 repair.task.cancel()
 
-    async def _run(self, user: str | None, repair: Repair) -> None:
-        pause = FIRST_PAUSE
+    async def _run(self, user: str | None, repair: Repair, delay: float) -> None:
         try:
+            await self._rest(repair, delay)
             while not await self._attempt(user, repair):
-                with self._home.step:
-                    if repair.waiting:
-                        continue
-                    repair.pause = asyncio.create_task(self._clock.sleep(pause))
-                await asyncio.wait({repair.pause})
-                repair.pause = None
-                pause = min(pause * 2, LONGEST_PAUSE)
+                delay = longer(delay)
+                await self._rest(repair, delay)
         except HomeEnded:
             pass  # it goes on at the next one
         finally:
             if repair.pause is not None:
                 repair.pause.cancel()
             repair.task = None
+
+    async def _rest(self, repair: Repair, seconds: float) -> None:
+        """Let time pass, unless a caller waits or comes."""
+        with self._home.step:
+            if repair.waiting or seconds <= 0:
+                return
+            repair.pause = asyncio.create_task(self._clock.sleep(seconds))
+        await asyncio.wait({repair.pause})
+        repair.pause = None
 
     async def _attempt(self, user: str | None, repair: Repair) -> bool:
         """Try once; tell whether this repair has come to its end."""
@@ -177,6 +185,11 @@ class Repairs:
     def _end(self, user: str | None) -> None:
         del self._under_way[user]
         self._repaired(user)
+
+
+def longer(pause: float) -> float:
+    """Return the pause that follows one, or none, in vain."""
+    return min(max(FIRST_PAUSE, pause * 2), LONGEST_PAUSE)
 
 
 async def _clear(store: Store, catalog: str, user: str | None) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from coatcheck.engine.keys import encode
 from coatcheck.engine.outbox import Delete, Outbox, Put
 from coatcheck.engine.policy import death
-from coatcheck.engine.repairs import Repairs
+from coatcheck.engine.repairs import Repairs, longer
 from coatcheck.engine.stats import Removal
 from coatcheck.engine.store import Owner, Record, Written
 from coatcheck.errors import StoreFailed
@@ -125,6 +125,7 @@ class WriteBehind:
                 with self._home.lock:
                     if written is not None:
                         self.written[written] += 1
+                        outbox.pause = 0.0
                     if outbox.writes is not writes:
                         break
                     writes.popleft()
@@ -135,7 +136,9 @@ class WriteBehind:
         except StoreFailed:
             with self._home.lock:
                 if outbox.writes is writes:
-                    self.repairs.begin(state.user)
+                    # A store that can be cleared and not be written would otherwise be asked for both without end.
+                    self.repairs.begin(state.user, delay=outbox.pause)
+                    outbox.pause = longer(outbox.pause)
                     outbox.abandon()
         except asyncio.CancelledError:
             # Nobody but the end of its loop cancels this.
@@ -147,8 +150,8 @@ class WriteBehind:
         with self._home.lock:
             if outbox.writes is writes:
                 outbox.writes = None
-                # It may have been what kept its session when another had to make room.
-                self._sessions.make_room()
+            # It may have been what kept its session when another had to make room.
+            self._sessions.make_room()
 
     async def _apply(self, state: State, outbox: Outbox, write: Put | Delete) -> Written | None:
         """Apply one write; None if nothing is left to be written."""
