@@ -14,11 +14,16 @@ START = 1_000.0
 
 
 class HandClock:
-    """Time that stands still until the test lets it pass."""
+    """Time that stands still until the test lets it pass.
+
+    Attributes:
+        ahead: how much further than the time that has passed the wall clock is set.
+    """
 
     def __init__(self, loop: SteppedLoop) -> None:
         self._loop = loop
         self.now = START
+        self.ahead = 0.0
         self._order = itertools.count()
         self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
 
@@ -26,7 +31,7 @@ class HandClock:
         return self.now
 
     def wall(self) -> float:
-        return self.now
+        return self.now + self.ahead
 
     async def sleep(self, seconds: float) -> None:
         woken = self._loop.create_future()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from engine.recorded_catalog import OK, PUT
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     from coatcheck.engine.entry import Lookup
     from coatcheck.engine.policy import Policy
     from engine.recorded_upstream import Connected
+
+
+NOWHERE = -1
+"""The node of a get that found its cache closed."""
 
 
 class Load:
@@ -31,6 +36,7 @@ class Load:
         self.api = api
         self.called = at
         self.called_at = now
+        self.node = 0
         self.ended: int | None = None
         self.ended_at: float | None = None
         self.kind: str | None = None
@@ -79,6 +85,7 @@ class Get:
         self.max_age = max_age
         self.passed = passed
         self.looks = looks
+        self.node = NOWHERE
         self.invoked: int | None = None
         self.invoked_at = 0.0
         # The last moment before it at which the loop had nothing to do: what had ended by then was over.
@@ -119,10 +126,17 @@ class Record:
     Attributes:
         loads: by serial number; puts are among them.
         clears: user, when it began and when it was done.
+        durable: those of them that the store had applied by then.
+        clearing: user, and when it began, of those that are not done.
         floors: what raises the floor of keys: user, resource, arguments or None for all, when it began, when it was done.
         refusals: loads that ended so.
         policies: by resource.
         rested: when the loop last had nothing to do.
+        node: how many caches there were before this one.
+        closed: caches that were closed, or began to be.
+        read_for: how long all readings of the store have taken.
+        ends: sessions that the store said had ended there: user, and when they were over in memory, too.
+        lost: what had begun by then, no later node can know the age of.
     """
 
     def __init__(self) -> None:
@@ -133,10 +147,17 @@ class Record:
         self.connect_failures: list[int] = []
         self.gets: list[Get] = []
         self.clears: list[tuple[str, int, int]] = []
+        self.durable: set[tuple[str, int, int]] = set()
+        self.clearing: list[tuple[str, int]] = []
         self.floors: list[tuple[str, str, tuple[Any, ...] | None, int, int]] = []
         self.refusals: list[Load] = []
         self.policies: dict[str, list[Change]] = {}
         self.rested = 0
+        self.node = 0
+        self.closed = {NOWHERE}
+        self.read_for = 0.0
+        self.ends: list[tuple[str, int]] = []
+        self.lost = 0
 
     def next(self) -> int:
         """Return the number of what happens now."""
@@ -145,9 +166,45 @@ class Record:
     def next_serial(self) -> int:
         return next(self._serial)
 
+    def begin_clear(self, *users: str) -> int:
+        """Note that a clear of these begins; return when."""
+        begun = self.next()
+        self.clearing += [(user, begun) for user in users]
+        return begun
+
+    def end_clear(self, user: str, begun: int, *, durable: bool) -> None:
+        clear = (user, begun, self.next())
+        self.clearing.remove((user, begun))
+        self.clears.append(clear)
+        if durable:
+            self.durable.add(clear)
+
+    def cleared_since(self, user: str, moment: int, by: float = math.inf) -> bool:
+        """Whether a clear began since, done or not."""
+        begun = [*self.clearing, *((each, begun) for each, begun, _ in self.clears)]
+        return any(each == user and moment < at < by for each, at in begun)
+
     def cleared_before(self, user: str, moment: int) -> int:
         """Return when the latest clear began that was done before *moment*."""
         return max((begun for each, begun, done in self.clears if each == user and done < moment), default=0)
+
+    def new_node(self, *, out_of_step: set[str], aged: float, lost: bool) -> None:
+        """Note that another cache goes on with what is stored; by the wall clock so much time has passed meanwhile.
+
+        What the former one had promised goes on to count, but for users whose stored copy was out of step with its
+        memory, and it knew that: of those only clears that the store had applied. A node knows of no policy that another
+        had in force before.
+        """
+        self.node += 1
+        self.clearing.clear()
+        self.clears = [clear for clear in self.clears if clear in self.durable or clear[0] not in out_of_step]
+        self.floors = [floor for floor in self.floors if floor[0] not in out_of_step]
+        self.refusals = [refusal for refusal in self.refusals if refusal.user not in out_of_step]
+        self.policies = {name: [Change(0, 0.0, each[-1].chosen)] for name, each in self.policies.items()}
+        for load in self.loads.values():
+            load.called_at -= aged
+        if lost:
+            self.lost = self.next()
 
     def running(self) -> list[Load]:
         return [load for load in self.loads.values() if load.running]

@@ -104,6 +104,7 @@ class RecordedUpstream:
             at=self.record.next(),
             now=self.clock.now,
         )
+        load.node = self.record.node
         self.record.loads[load.serial] = load
         self._check_call(load)
         load.gate = self.loop.create_future()

@@ -1,38 +1,55 @@
-"""One cache, a recorded upstream and a recorded history."""
+"""One cache after the other, a recorded upstream, perhaps a store, and a recorded history."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from coatcheck.engine.cache import SessionCache
 from coatcheck.engine.codec import Body
 from coatcheck.engine.entry import Outcome
+from coatcheck.engine.guarded import LONGEST_PAUSE
 from coatcheck.engine.limits import Limits
-from coatcheck.engine.stats import Cause, gets_of
+from coatcheck.engine.stats import Cause, Removal, gets_of
+from coatcheck.errors import CacheClosed
 from engine.audit import audit
+from engine.invariants import check_in_step
 from engine.record import Change, Get, Load
 from engine.recorded_catalog import DEPENDS, OK, PUT, SAVES_ONE, USERS, Account, Page, make_catalog
+from engine.recorded_store import Line
 from engine.recorded_upstream import RecordedUpstream
 from engine.verdicts import Judge
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable
 
     from coatcheck.engine.catalog import Resource
     from coatcheck.engine.policy import Policy
     from coatcheck.engine.session import Session
+    from engine.hand_clock import HandClock
+    from engine.recorded_store import Disk
     from engine.shuffled_loop import SteppedLoop
+
+    MakeDisk = Callable[[HandClock], Disk]
+
+T = TypeVar("T")
 
 MOST_ROUNDS = 1_000
 
+PAUSES = 8
+"""The longest pauses of what had failed that may pass before it is used again."""
+
 
 class World(RecordedUpstream):
-    """A cache on a loop of its own, and the record of what happened to it."""
+    """A cache on a loop of its own, and the record of what happened to it.
+
+    Attributes:
+        line: leads from the cache to its store; None without one.
+    """
 
     def __init__(
         self,
@@ -41,22 +58,21 @@ class World(RecordedUpstream):
         limits: Limits | None = None,
         policies: dict[str, Policy] | None = None,
         gated_connect: bool = False,
+        disk: MakeDisk | None = None,
     ) -> None:
         super().__init__(loop, gated_connect=gated_connect)
         loop.set_exception_handler(lambda _, context: self.complaints.append(f"the loop was told: {context}"))
         self.limits = Limits() if limits is None else limits
         self.catalog = make_catalog()
         self.resources: dict[str, Resource[Any]] = {resource.name: resource for resource in self.catalog}
-        self.cache = SessionCache(
-            self.catalog,
-            connect=self.connect,
-            limits=self.limits,
-            clock=self.clock,
-            rng=random.Random(0),
-        )
         # Handles outlive clears, so those that were made once are used on.
         self.handles: dict[str, Session] = {}
-        self.judge = Judge(self.record)
+        self.judge = Judge(self.record, stored=disk is not None)
+        self.disk = None if disk is None else disk(self.clock)
+        self.line: Line | None = None
+        self._late: list[asyncio.Task[None]] = []
+        self._ended_since_rest: list[str] = []
+        self.cache = self._start()
         self.record.policies = {
             resource.name: [Change(0, 0.0, resource.policy)]
             for resource in self.catalog
@@ -76,6 +92,9 @@ class World(RecordedUpstream):
         Raises:
             AssertionError: something was not as promised.
         """
+        if self.line is not None:
+            self.record.read_for = self.line.read_for
+            self._note_ends()
         while self._unjudged:
             get = self._unjudged.pop(0)
             try:
@@ -84,6 +103,132 @@ class World(RecordedUpstream):
                 error.add_note(repr(get))
                 raise
         assert not self.complaints, self.complaints[0]
+
+    # -- the store ------------------------------------------------------------------------------------------------
+
+    def _start(self) -> SessionCache[Any]:
+        store: Line | None = None
+        if self.disk is not None:
+            store = self.line = Line(self.disk.start(), self.clock, read_for=self.record.read_for)
+        return SessionCache(
+            self.catalog,
+            connect=self.connect,
+            store=store,
+            limits=self.limits,
+            clock=self.clock,
+            rng=random.Random(0),
+        )
+
+    @property
+    def notices_set_back(self) -> bool:
+        """Whether a wall clock set back between two nodes is noticed."""
+        return self.disk is not None and self.disk.keeps_dates
+
+    @property
+    def beneath(self) -> Line:
+        assert self.line is not None
+        return self.line
+
+    def arrive_late(self, index: int) -> None:
+        """Let an operation arrive that nobody waits for any more."""
+        self._late.append(self.loop.create_task(self.beneath.arrive(index)))
+
+    def evict(self, user: str) -> None:
+        """Take a session out of memory, as if room had to be made, if that may be done now."""
+        state = self.cache._sessions.states.get(user)
+        if state is not None and state.at_rest():
+            self.cache._sessions.close(state, Removal.EVICTED)
+
+    def restart(self, *, crash: bool = False, aged: float = 0.0) -> None:
+        """End the cache and let another go on with what is stored.
+
+        Args:
+            crash: whatever it does, nothing of that reaches the store from now on.
+            aged: how much further the wall clock is set meanwhile; set back, it is by more than a moment.
+        """
+        assert self.disk is not None
+        line, was_well = self.beneath, self.beneath.well
+        out_of_step = self._out_of_step()
+        self.record.closed.add(self.record.node)
+        for load in self.record.waiting():
+            load.stubborn = False
+            if not load.running:
+                self.finish(load)  # given up, and waiting all the same
+        if crash:
+            line.cut()
+        self._end_cache()
+        self.check()
+        assert not self.busy(), "a caller waits for a cache that is closed"
+        if self.counting:
+            self._check_counts()
+        self.disk.end(crash=crash)
+        self.clock.ahead += aged
+        if not crash and was_well:
+            out_of_step = set()
+        for key in [key for key in self.judge.seen if key[0] in out_of_step]:
+            del self.judge.seen[key]
+        self.record.new_node(out_of_step=out_of_step, aged=max(aged, 0.0), lost=aged < 0)
+        self.handles.clear()
+        self.cache = self._start()
+        for name, changes in self.record.policies.items():
+            self.cache.set_policy(self.resources[name], changes[-1].chosen)
+
+    def _out_of_step(self) -> set[str]:
+        """Return the users whose stored copy the cache itself knows not to be what memory is."""
+        persistence = self.cache._persistence
+        assert persistence is not None
+        states = self.cache._sessions.states
+        return {
+            user
+            for user in USERS
+            if not persistence._repairs.trusted(user)
+            or (user in states and (outbox := states[user].outbox) is not None and outbox.writes)
+        }
+
+    def _note_ends(self) -> None:
+        told = self.beneath.ended
+        self._ended_since_rest += told
+        self.record.ends += [(user, self.record.next()) for user in told]
+        told.clear()
+
+    def _end_cache(self) -> None:
+        """Close the cache, however long its store makes it take."""
+        closing = self.loop.create_task(self.cache.aclose())
+        for _ in range(MOST_ROUNDS):
+            self.loop.drain()
+            if closing.done() and (self.line is None or not self.line.hanging):
+                break
+            self.clock.pass_time(1)
+        closing.result()
+        self.loop.drain()
+        for task in self._late:
+            task.result()
+        self._late.clear()
+
+    def calm_down(self) -> None:
+        """Let nothing more go astray, and time pass until memory and store are in step.
+
+        Raises:
+            AssertionError: they do not come to be, or are not alike then.
+        """
+        line = self.beneath
+        line.heal()
+        self.answer_all()
+        persistence = self.cache._persistence
+        assert persistence is not None
+        for _ in range(PAUSES):
+            stats = persistence.stats()
+            if not (stats.distrusted_users or stats.distrusts_everyone or stats.writes_waiting):
+                break
+            self.clock.pass_time(LONGEST_PAUSE)
+            self.answer_all()
+        else:
+            raise AssertionError(f"the store works again, and is not used: {persistence.stats()}")
+        checking = self.loop.create_task(
+            check_in_step(self.cache, line, alone=not line.arrived, every_read_succeeded=False)
+        )
+        self.drain()
+        checking.result()
 
     # -- what callers do ------------------------------------------------------------------------------------------
 
@@ -129,6 +274,7 @@ class World(RecordedUpstream):
         get = Get(user, resource, force=False, deep=False, max_age=None, passed={}, looks=True)
         before = tuple(self.cache.users())
         get.invoked, get.invoked_at, get.rested = self.record.next(), self.clock.now, self.record.rested
+        get.node = self.record.node
         get.look = self.handle(user).peek(self.resources[resource])
         get.returned, get.returned_at = self.record.next(), self.clock.now
         assert self.cache.users() == before, "a look made a session"
@@ -138,26 +284,42 @@ class World(RecordedUpstream):
             self.judge.judge(get)
 
     async def clear(self, user: str) -> None:
-        begun = self.record.next()
-        await self.cache.clear(user)
-        self.record.clears.append((user, begun, self.record.next()))
-        self.quiet_since[user] = begun
+        begun = self.record.begin_clear(user)
+        cleared = await self._unless_closed(self.cache.clear(user))
+        if cleared is not None:
+            self._note_clear(user, begun, durable=cleared.durable)
 
     async def clear_all(self) -> None:
-        begun = self.record.next()
-        await self.cache.clear_all()
-        done = self.record.next()
-        for user in USERS:
-            self.record.clears.append((user, begun, done))
+        begun = self.record.begin_clear(*USERS)
+        cleared = await self._unless_closed(self.cache.clear_all())
+        if cleared is not None:
+            for user in USERS:
+                self._note_clear(user, begun, durable=cleared.durable)
+
+    def _note_clear(self, user: str, begun: int, *, durable: bool) -> None:
+        self.record.end_clear(user, begun, durable=durable)
+        if not any(get.user == user and (get.invoked or 0) > begun for get in self.record.gets):
             self.quiet_since[user] = begun
+
+    async def _unless_closed(self, work: Awaitable[T]) -> T | None:
+        """Return what *work* returns; None if the cache was closed meanwhile: what it did then is promised to nobody."""
+        node = self.record.node
+        try:
+            answer = await work
+        except CacheClosed:
+            if node not in self.record.closed:
+                raise
+            return None
+        return None if node in self.record.closed else answer
 
     async def invalidate(self, user: str | None, resource: str, **passed: Any) -> None:
         begun = self.record.next()
         chosen = self.resources[resource]
-        if user is None:
-            await self.cache.invalidate(chosen)
-        else:
-            await self.handle(user).invalidate(chosen, **passed)
+        work = (
+            self.cache.invalidate(chosen) if user is None else self.handle(user).invalidate(chosen, **passed)
+        )
+        if await self._unless_closed(_whether(work)) is None:
+            return
         done = self.record.next()
         named: tuple[str, tuple[Any, ...] | None]
         if resource == "page" and passed:
@@ -182,7 +344,12 @@ class World(RecordedUpstream):
             value = msgspec.json.decode(value.content, type=Page if resource == "page" else Account)
             load.body = msgspec.json.encode(value)
         begun = self.record.next()
-        await self.handle(user).put(self.resources[resource], value, **passed)
+        load.node = self.record.node
+        try:
+            await self.handle(user).put(self.resources[resource], value, **passed)
+        except CacheClosed:
+            assert load.node in self.record.closed, "the cache was not closed meanwhile"
+            return
         if isinstance(value, dict):
             value.clear()
         # Nothing ran between the storing and here.
@@ -190,7 +357,8 @@ class World(RecordedUpstream):
         load.called_at = load.ended_at = self.clock.now
         load.kind = PUT
         self.record.loads[load.serial] = load
-        self.record.floors.append((*load.key, begun, load.called))
+        if load.node not in self.record.closed:
+            self.record.floors.append((*load.key, begun, load.called))
 
     def set_policy(self, resource: str, chosen: Policy) -> None:
         self.check()
@@ -207,6 +375,8 @@ class World(RecordedUpstream):
 
     async def _ask(self, get: Get) -> None:
         get.invoked, get.invoked_at, get.rested = self.record.next(), self.clock.now, self.record.rested
+        if not self.cache._home.closed:
+            get.node = self.record.node
         self.quiet_since.pop(get.user, None)
         self._demanding = self._demanding or get.force or get.max_age is not None
         options: dict[str, Any] = dict(get.passed)
@@ -280,8 +450,10 @@ class World(RecordedUpstream):
         """
         self.record.rested = self.record.next()
         self.check()
+        self.record.ends += [(user, self.record.next()) for user in self._ended_since_rest]
+        self._ended_since_rest.clear()
         running = self.record.running()
-        if not running and not self.connecting():
+        if not running and not self.connecting() and (self.line is None or not self.line.hanging):
             for get in self.record.gets:
                 assert not get.pending, f"{get} waits for nothing"
             assert not self.busy(), "a caller waits for nothing"
@@ -306,7 +478,8 @@ class World(RecordedUpstream):
         """Whether a running load is one that nobody can join any more."""
         user, resource, arguments = load.key
         return (
-            any(each == user and done > load.called for each, _, done in self.record.clears)
+            self.record.cleared_since(user, load.called)
+            or any(each == user and over > load.called for each, over in self.record.ends)
             or any(
                 (each, name) == (user, resource) and asked in (None, arguments) and done > load.called
                 for each, name, asked, _, done in self.record.floors
@@ -330,6 +503,8 @@ class World(RecordedUpstream):
             AssertionError: something is.
         """
         try:
+            if self.line is not None:
+                self.calm_down()
             self.answer_all()
             for get in self.record.gets:
                 assert not get.pending, f"{get} never ended"
@@ -358,9 +533,8 @@ class World(RecordedUpstream):
             for load in self.record.waiting():
                 load.stubborn = False
                 self.finish(load)
-            closing = loop.create_task(self.cache.aclose())
-            loop.drain()
-            closing.result()
+            self.record.closed.add(self.record.node)
+            self._end_cache()
             left = asyncio.all_tasks(loop)
             assert not left, f"tasks left after the close: {left}"
         finally:
@@ -368,6 +542,8 @@ class World(RecordedUpstream):
                 task.cancel()
             loop.drain()
             loop.close()
+            if self.disk is not None:
+                self.disk.end(crash=False)
             # The collector does not look into handles: one in a circle with its cache would keep both for ever, and so
             # would one in the frame of a traceback.
             self.handles.clear()
@@ -379,7 +555,8 @@ class World(RecordedUpstream):
         # Straight from the ledger: `stats()` also works out quantiles, which takes longer than many a whole example.
         ledger = self.cache._ledger
         assert ledger.abandoned == 0
-        ended = [get for get in self.record.gets if get.returned is not None]
+        node = self.record.node
+        ended = [get for get in self.record.gets if get.returned is not None and get.node == node]
         for name, resource in self.resources.items():
             tally = ledger.tallies[resource.index]
             shown = gets_of(resource, ledger, ledger.hits[resource.mark], tally.counts)
@@ -403,12 +580,21 @@ class World(RecordedUpstream):
                     outcomes.count(outcome)
                     for outcome in (Outcome.HIT, Outcome.STALE_HIT, Outcome.COALESCED, Outcome.MISS)
                 ], told
-            loads = sum(load.resource == name and load.kind != PUT for load in self.record.loads.values())
+            loads = sum(
+                load.resource == name and load.kind != PUT and load.node == node
+                for load in self.record.loads.values()
+            )
             assert shown.loads == loads == sum(tally.causes), told
             assert tally.loading == 0, told
             assert sum(tally.ends) == loads, told
             assert tally.causes[Cause.GET] <= shown.gets - shown.hits - shown.coalesced, told
             assert shown.calls_saved == sum(map(cost_of, answered(mine))) - loads, told
+
+
+async def _whether(work: Awaitable[None]) -> bool:
+    """Return that it was done."""
+    await work
+    return True
 
 
 def is_sweep(task: asyncio.Task[Any]) -> bool:

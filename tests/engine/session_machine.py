@@ -16,13 +16,16 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from coatcheck.engine.guarded import LONGEST_PAUSE
 from coatcheck.engine.limits import Limits
-from engine.recorded_catalog import FAILURES, OK, POLICIES, STORED, USERS, Account
+from engine.recorded_catalog import FAILURES, FORBIDDEN, OK, POLICIES, STORED, USERS, Account
+from engine.recorded_store import OPERATIONS, Astray
 from engine.recorded_world import World
 from engine.shuffled_loop import ShuffledLoop, SteppedLoop
 
 if TYPE_CHECKING:
     from coatcheck.engine.policy import Policy
+    from engine.recorded_world import MakeDisk
 
 # Few users and resources in each example, so that what happens to one happens to the same one again.
 crowds = st.sampled_from(((0,), (0,), (0, 1), (0, 1), (0, 1, 2), (3, 4)))
@@ -58,6 +61,16 @@ limits = st.sampled_from(
     )
 )
 spans = st.sampled_from((1, 1, 2, 3, 4, 5, 6, 8, 10, 12, 21, 30, 300, 700))
+TROUBLE = (
+    ("open",),
+    ("put",),
+    ("put", "delete", "forget"),
+    ("clear", "clear_all"),
+    ("put", "delete", "clear"),
+    OPERATIONS,
+)
+# How much further the wall clock is set between two nodes.
+AGED = (0, 0, 0, 0, 3, 15, 90_000, -86_400)
 POINTS = ("ahead", "ttl", "ttl", "ttl", "grace", "grace", "deadline", "negative", "throttle")
 
 
@@ -65,6 +78,7 @@ class SessionMachine(RuleBasedStateMachine):
     """Callers, an upstream that answers when told to, and an operator, all at once."""
 
     world: World | None = None
+    make_disk: MakeDisk | None = None
 
     @initialize(
         seed=st.none() | st.integers(0, 2**16),
@@ -95,6 +109,7 @@ class SessionMachine(RuleBasedStateMachine):
             limits=chosen,
             gated_connect=gated_connect,
             policies={"account": account, "notes": notes, "page": page, "rows": page},
+            disk=self.make_disk,
         )
 
     @property
@@ -311,16 +326,104 @@ class SessionMachine(RuleBasedStateMachine):
             self.world.finale()
 
 
-def check_machine(*, examples: int, seed: int, steps: int = 50, shrink: bool = True) -> None:
+class StoreMachine(SessionMachine):
+    """The same with a store beneath that goes astray, and with nodes that end and begin."""
+
+    @rule(how=st.sampled_from(Astray), operations=st.sampled_from(TROUBLE))
+    def go_astray(self, how: Astray, operations: tuple[str, ...]) -> None:
+        self.made.beneath.fault(how, *operations)
+
+    @precondition(lambda self: self.world is not None and not self.world.beneath.well)
+    @rule(number=turns)
+    def heal(self, number: int | None) -> None:
+        self.made.beneath.heal()
+        self.run(number)
+
+    @precondition(lambda self: self.world is not None and self.world.beneath.hanging)
+    @rule(number=turns)
+    def release(self, number: int | None) -> None:
+        self.made.beneath.release()
+        self.run(number)
+
+    @precondition(lambda self: self.world is not None and self.world.beneath.late != [])
+    @rule(index=which, number=turns)
+    def arrive_late(self, index: int, number: int | None) -> None:
+        self.made.arrive_late(index)
+        self.run(number)
+
+    @rule(user=users)
+    def evict(self, user: int) -> None:
+        self.made.evict(self.who(user))
+
+    @rule(span=st.sampled_from((0.125, 0.25, 0.5)))
+    def advance_a_little(self, span: float) -> None:
+        self.made.clock.pass_time(span)
+        self.run(None)
+
+    @rule(crash=st.booleans(), aged=st.sampled_from(AGED))
+    def restart(self, crash: bool, aged: float) -> None:
+        if aged < 0 and not self.made.notices_set_back:
+            aged = 0.0
+        self.made.restart(crash=crash, aged=aged)
+
+    @rule(
+        user=users,
+        resource=resources,
+        what=st.sampled_from(("force", "refuse", "invalidate", "invalidate for all", "clear", "clear all")),
+        how=st.none() | st.sampled_from(Astray),
+        calm=st.booleans(),
+        then=st.sampled_from(("evict", "restart", "crash")),
+    )
+    def change_and_come_back(
+        self, user: int, resource: int, what: str, how: Astray | None, calm: bool, then: str
+    ) -> None:
+        """Hold something, let something happen to it while the store may be astray, and ask for it from the store."""
+        world, who, name = self.made, self.who(user), self.what(resource)
+        world.held(who, name)
+        world.clock.pass_time(1)
+        if how is not None:
+            world.beneath.fault(how, *TROUBLE[2])
+        if what in {"force", "refuse"}:
+            world.get(who, name, force=True)
+            world.answer_all(OK if what == "force" else FORBIDDEN, number=2)
+        elif what.startswith("invalidate"):
+            world.spawn(world.invalidate(who if what == "invalidate" else None, name))
+        else:
+            world.spawn(world.clear(who) if what == "clear" else world.clear_all())
+        world.drain()
+        world.clock.pass_time(3)
+        if calm:
+            world.beneath.heal()
+            world.clock.pass_time(LONGEST_PAUSE)
+        if then == "evict":
+            world.evict(who)
+        else:
+            world.restart(crash=then == "crash")
+        world.beneath.heal()
+        world.get(who, name)
+        world.drain()
+
+
+def check_machine(
+    *, examples: int, seed: int, steps: int = 50, shrink: bool = True, disk: MakeDisk | None = None
+) -> None:
     """Run the machine; a failure prints its steps, and notes the seed to be given as ``COATCHECK_SEED`` to repeat it.
+
+    Args:
+        examples: how many.
+        seed: which.
+        steps: how many steps each has at most.
+        shrink: look for a shorter one that fails, too.
+        disk: makes what lies beneath; None for memory alone.
 
     Raises:
         AssertionError: something was not as promised.
     """
+    machine = SessionMachine if disk is None else StoreMachine
 
     @hypothesis.seed(seed)
-    class Seeded(SessionMachine):
-        pass
+    class Seeded(machine):  # type: ignore[misc, valid-type]
+        make_disk = disk if disk is None else staticmethod(disk)
 
     chosen = settings(
         max_examples=examples,

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from coatcheck.engine.entry import Lookup, Outcome
-from coatcheck.errors import BadUpstreamBody, LoaderBroke, LoadTimeout, SessionCleared, WrongType
+from coatcheck.errors import BadUpstreamBody, CacheClosed, LoaderBroke, LoadTimeout, SessionCleared, WrongType
 from engine.hand_clock import START
 from engine.record import Get, Load, Record, number_of
 from engine.recorded_catalog import (
@@ -30,10 +30,16 @@ from engine.recorded_catalog import (
 
 
 class Judge:
-    """Remembers what was returned before, which no later get may fall behind."""
+    """Remembers what was returned before, which no later get may fall behind.
 
-    def __init__(self, record: Record) -> None:
+    Args:
+        record: what happened.
+        stored: there is a store: a get may have to wait for it, and finds then what came meanwhile.
+    """
+
+    def __init__(self, record: Record, *, stored: bool = False) -> None:
         self.record = record
+        self.stored = stored
         self.errors: list[BaseException] = []
         # The best that has been returned: for each key, when and the load's number.
         self.seen: dict[tuple[Any, ...], list[tuple[int, int]]] = {}
@@ -131,23 +137,33 @@ class Judge:
     def _judge_look(self, get: Get, look: Lookup[Any], load: Load) -> None:
         held = load.ended is not None and load.ended < get.rested
         if look.outcome is Outcome.HIT:
-            assert (load.ended or 0) < (get.invoked or 0), f"a hit on {load}, which had not ended"
+            by = get.returned if self.stored else get.invoked
+            assert (load.ended or 0) < (by or 0), f"a hit on {load}, which had not ended"
             assert self.record.fresh(load, get.returned or 0, get.returned_at), (
                 f"a hit on {load}, which is past its ttl"
             )
             assert look.fresh_for > 0
         if look.outcome is Outcome.STALE_HIT and not DEPENDS[get.resource]:
             if held:
-                assert not self.record.fresh(load, get.returned or 0, get.returned_at), (
+                aged = get.returned_at + self._most_aged(get, load)
+                assert not self.record.fresh(load, get.returned or 0, aged), (
                     f"{load} is fresh and was said to be stale"
                 )
             self._judge_stale(get, load)
-        assert load.kind == PUT or look.age == get.returned_at - load.called_at
+        if load.kind != PUT:
+            aged = look.age - (get.returned_at - load.called_at)
+            assert 0 <= aged <= self._most_aged(get, load), f"{load} was said to be {look.age} s old"
+
+    def _most_aged(self, get: Get, load: Load) -> float:
+        """Return how much older than it is an entry may seem that has come back from a store that took its time."""
+        return 0.0 if load.ended is None or load.ended > get.rested else self.record.read_for
 
     def _judge_stale(self, get: Get, load: Load) -> None:
         """See to it that an error that may not be hidden was not."""
         attempts = [
-            each for each in self.record.loads.values() if each.key == load.key and each.called > load.called
+            each
+            for each in self.record.loads.values()
+            if each.key == load.key and each.called > load.called and each.node == get.node
         ]
         if not attempts:
             return
@@ -156,6 +172,8 @@ class Judge:
             return
         if any(last.ended < failed for failed in self.record.connect_failures):
             return
+        if self.stored and any(last.ended < each.called for each in self.record.connections):
+            return  # in a session that was brought in since, the next attempt may still be logging in
         patient = any(chosen.soft_timeout is not None for _, _, chosen in self.record.policies[load.resource])
         if patient and last.ended > get.rested:
             return  # the caller's patience may have ended before the load did
@@ -192,9 +210,12 @@ class Judge:
         invoked = get.invoked or 0
         if load.called < self.record.cleared_before(get.user, invoked):
             return "begun before a clear"
+        if load.called < self.record.lost < invoked:
+            return "of an age that nobody knows"
         floor = max(
             (
-                done if load.kind == PUT else begun
+                # Of what waits for a store nobody can tell at which moment between the two it was done.
+                done if load.kind == PUT and not self.stored else begun
                 for user, name, arguments, begun, done in self.record.floors
                 if done < invoked
                 and (user, name) == (load.user, load.resource)
@@ -259,10 +280,8 @@ class Judge:
                 each.key == load.key and load.called < each.called < ended
                 for each in self.record.loads.values()
             )
-            or any(
-                user == load.user and load.called < done and begun < ended
-                for user, begun, done in self.record.clears
-            )
+            or self.record.cleared_since(load.user, load.called, ended)
+            or any(user == load.user and load.called < over for user, over in self.record.ends)
             or any(
                 (user, name) == (load.user, load.resource) and load.called < done and begun < ended
                 for user, name, _, begun, done in self.record.floors
@@ -298,7 +317,11 @@ class Judge:
         since = self.record.cleared_before(get.user, invoked)
         if isinstance(error, SessionCleared):
             cleared = any(user == get.user and done > invoked for user, _, done in self.record.clears)
-            assert cleared, "the session was not cleared meanwhile"
+            ended = any(user == get.user and over > invoked for user, over in self.record.ends)
+            clearing = any(user == get.user for user, _ in self.record.clearing)
+            assert cleared or clearing or ended, "the session was not cleared meanwhile"
+        elif isinstance(error, CacheClosed):
+            assert get.node in self.record.closed, "the cache was not closed meanwhile"
         elif isinstance(error, LoadTimeout):
             # What it joined may have waited for a log-in or a slot and have reached its deadline just now.
             assert get.returned_at - START >= SHORTEST_DEADLINE, "no deadline has passed"
@@ -328,6 +351,7 @@ class Judge:
         assert load.resource in chain, f"the failure of something else: {load}"
         assert load.called > since, f"a failure from before a clear: {load}"
         assert load.ended is not None
+        assert load.node == get.node, f"a failure that another node met: {load}"
         if get.force and load.resource == get.resource:
             assert load.called > invoked, f"forced, and given a failure from before: {load}"
         if load.ended < get.rested:
