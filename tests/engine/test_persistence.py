@@ -660,6 +660,36 @@ class TestRemoval:
         await third.session(ANN).get(world.item, number=2)
         assert world.names() == ["zones", "item"]
 
+    async def test_what_is_invalidated_is_gone_from_the_store_when_that_returns(
+        self, make_cache: MakeCache, world: World, disk: Store, store: FaultyStore
+    ) -> None:
+        cache = make_cache(world, store=store)
+        await cache.session(ANN).warm()
+        await cache.settled()
+        store.fault(Fault.HANGS, "delete")
+        invalidating = asyncio.ensure_future(cache.session(ANN).invalidate(world.zones))
+        await settle(lambda: store.hanging == 1)
+        assert not invalidating.done()
+        store.heal()
+        store.release()
+        await invalidating
+        assert "zones" not in await held(disk)
+
+    async def test_invalidating_waits_no_longer_than_the_store_may_take(
+        self, make_cache: MakeCache, world: World, disk: Store, store: FaultyStore, clock: FakeClock
+    ) -> None:
+        cache = make_cache(world, store=store)
+        await cache.session(ANN).warm()
+        await cache.settled()
+        store.fault(Fault.HANGS, "delete")
+        invalidating = asyncio.ensure_future(cache.session(ANN).invalidate(world.zones))
+        await settle(lambda: store.hanging == 1)
+        await clock.advance(0.25)
+        await invalidating
+        # Her copy is cleared instead, and stored anew.
+        await cache.settled()
+        assert "zones" not in await held(disk)
+
     async def test_invalidating_for_everyone_reaches_the_store(
         self, make_cache: MakeCache, world: World, disk: Store
     ) -> None:

@@ -51,6 +51,7 @@ class Outbox(Discreet, gc=False, eq=False):
         restored: what the store held was brought into memory, or is not to be.
         opening: the task that is bringing it.
         writes: what is to be written, in order; the first may be under way. None for nothing.
+        draining: the task that applies them.
         pause: how long the next repair is put off, because nothing could be written after the last one.
     """
 
@@ -59,6 +60,7 @@ class Outbox(Discreet, gc=False, eq=False):
     restored: bool = False
     opening: asyncio.Task[None] | None = None
     writes: deque[Put | Delete] | None = None
+    draining: asyncio.Task[None] | None = None
     pause: float = 0.0
 
     def add(self, write: Put | Delete) -> deque[Put | Delete] | None:
@@ -73,4 +75,4 @@ class Outbox(Discreet, gc=False, eq=False):
         """Write nothing more and bring nothing in: the store is asked for a new id when there is more to write."""
         self.id = None
         self.restored = True
-        self.writes = None
+        self.writes = self.draining = None

@@ -103,6 +103,10 @@ class Persistence:
             opening = outbox.opening
         await asyncio.wait({opening})
 
+    async def caught_up(self, state: State) -> None:
+        """Return when what is waiting to be written of a session now has been, or was given up."""
+        await self._writes.caught_up(state)
+
     def clear(self, user: str, state: State | None) -> asyncio.Future[bool]:
         """Begin to end a user's stored session; from now on nothing of it is read. Within a step.
 

@@ -243,10 +243,12 @@ class Session(Discreet, gc=False, eq=False):
         """Drop a resource's entries under all arguments, or the one under these.
 
         What depends on it stays, and is reachable again only if the resource reloads to the same value. Of a derived
-        resource, what it is derived from is dropped. A load under way answers its callers and is not kept.
+        resource, what it is derived from is dropped. A load under way answers its callers and is not kept. The store, if
+        it answers, has dropped it, too, when this returns.
         """
         request = self._request(resource, arguments, gets=False)
         engine = self._engine
+        persistence = engine.persistence
 
         def drop() -> None:
             state = engine.sessions.states.get(self._user)
@@ -256,7 +258,7 @@ class Session(Discreet, gc=False, eq=False):
                 ):
                     engine.loads.begin(engine.sessions.drop(state, stored, Removal.INVALIDATED, key=key))
 
-        if engine.persistence is None:
+        if persistence is None:
             await engine.home.do(drop)
             return
 
@@ -266,6 +268,7 @@ class Session(Discreet, gc=False, eq=False):
                 await engine.resolver.restore(call.state)
                 with engine.home.step:
                     drop()
+                await persistence.caught_up(call.state)
 
         await engine.home.run(bring_and_drop)
 

@@ -99,6 +99,12 @@ class WriteBehind:
                 outbox.abandon()
         self.repairs.moved()
 
+    async def caught_up(self, state: State) -> None:
+        """Return when what is waiting to be written of a session now has been, or was given up."""
+        draining = None if state.outbox is None else state.outbox.draining
+        if draining is not None:
+            await asyncio.wait({draining})
+
     async def settled(self) -> None:
         """Return when nothing is being written."""
         while True:
@@ -114,7 +120,7 @@ class WriteBehind:
         outbox = self.outbox(state)
         writes = None if outbox.authority is None else outbox.add(write)
         if writes is not None:
-            self._spawn(self._drain(state, outbox, writes))
+            outbox.draining = self._spawn(self._drain(state, outbox, writes))
 
     async def _drain(self, state: State, outbox: Outbox, writes: deque[Put | Delete]) -> None:
         """Apply a session's writes until there are none or they are abandoned."""
@@ -147,11 +153,15 @@ class WriteBehind:
                     self.repairs.note(state.user)
                     outbox.abandon()
             raise
+        self._rest(outbox, writes)
+
+    def _rest(self, outbox: Outbox, writes: deque[Put | Delete]) -> None:
         with self._home.lock:
             if outbox.writes is writes:
-                outbox.writes = None
-            # It may have been what kept its session when another had to make room.
-            self._sessions.make_room()
+                outbox.writes = outbox.draining = None
+            if self._home.is_here():
+                # It may have been what kept its session when another had to make room.
+                self._sessions.make_room()
 
     async def _apply(self, state: State, outbox: Outbox, write: Put | Delete) -> Written | None:
         """Apply one write; None if nothing is left to be written."""
@@ -200,10 +210,11 @@ class WriteBehind:
         for key, entry in state.entries():
             self._add(state, Put(self._sessions.resource(key), key, entry))
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self._home.loop.create_task(work, context=contextvars.Context())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
 
 def under(outbox: Outbox) -> bytes:
