@@ -23,7 +23,7 @@ from coatcheck.stores.key_ring import KeyRing
 from coatcheck.stores.sqlite import SQLiteStore, inspect
 from coatcheck.stores.sqlite_schema import STEPS
 from coatcheck.testing import FakeClock
-from coatcheck.testing.store_contract import StoreContract, held
+from coatcheck.testing.store_contract import DurableStoreContract, held
 from stores.sqlite_rig import ANN, BOB, DAY, HOUR, KEYS, Rig, eventually, record
 
 if TYPE_CHECKING:
@@ -32,9 +32,7 @@ if TYPE_CHECKING:
     from coatcheck.engine.store import Store
 
 
-class TestSQLiteStore(StoreContract):
-    durable = True
-
+class TestSQLiteStore(DurableStoreContract):
     @pytest.fixture
     def open_store(self, clock: FakeClock, tmp_path: Path) -> Callable[[], Store]:
         return lambda: SQLiteStore(tmp_path / "sessions.db", keys=KEYS, clock=clock)

@@ -2,9 +2,7 @@
 
 ::
 
-    class TestMyStore(StoreContract):
-        durable = True
-
+    class TestMyStore(DurableStoreContract):  # or StoreContract, if it keeps nothing when it is closed
         @pytest.fixture
         def open_store(self, clock, tmp_path):
             return lambda: MyStore(tmp_path / "store", clock=clock)
@@ -17,9 +15,10 @@ from __future__ import annotations
 import asyncio
 import inspect
 import random
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import pytest_asyncio
 
 from coatcheck.engine.store import Owner, Record, StoredSession, Written
 from coatcheck.errors import StoreFailed
@@ -91,13 +90,8 @@ def held(session: StoredSession) -> dict[tuple[str, bytes], bytes]:
 
 
 class StoreContract:
-    """What `coatcheck.engine.store.Store` promises, as tests. Subclass it and give it the fixture `open_store`.
+    """What `coatcheck.engine.store.Store` promises, as tests. Subclass it and give it the fixture `open_store`."""
 
-    Attributes:
-        durable: what was stored is still there when the store has been closed and opened again.
-    """
-
-    durable: ClassVar[bool] = False
     pytestmark = pytest.mark.asyncio
 
     @pytest.fixture
@@ -115,7 +109,7 @@ class StoreContract:
         """Return what opens the store, the same one each time."""
         raise NotImplementedError("a subclass says how its store is opened")
 
-    @pytest.fixture
+    @pytest_asyncio.fixture
     async def store(self, open_store: OpenStore) -> AsyncIterator[Store]:
         """Return the store, opened; it is closed after the test."""
         store = await opened(open_store)
@@ -537,10 +531,12 @@ class StoreContract:
 
         assert {Written.APPLIED} == set(await asyncio.gather(*puts))
 
+
+class DurableStoreContract(StoreContract):
+    """What a store promises that still holds everything when it has been closed and is opened again."""
+
     async def test_what_was_stored_outlives_the_store(self, open_store: OpenStore, advance: Advance) -> None:
-        """Sessions, entries, ages, floors and clears, if the store is durable at all."""
-        if not self.durable:
-            pytest.skip("this store keeps nothing when it is closed")
+        """Sessions, entries, ages, floors and clears."""
         store = await opened(open_store)
         ann, bob, other = [await store.open(owner) for owner in (ANN, BOB, ELSEWHERE)]
         await store.put(ANN, ann.id, record(body=b"ann's", age=10.0), keep_for=LONG)
