@@ -29,7 +29,7 @@ deep: .venv/ready
 
 bench: .venv/ready
 	$(UV) sync --locked --all-extras --group bench --python $(PYTHON)
-	for question in hit hit_concurrent stampede expiry memory mutable workflow cold growth; do \
+	for question in hit hit_concurrent stampede expiry memory mutable workflow cold growth sqlite; do \
 	  $(RUN) python -m benchmarks.$$question || exit 1; done
 
 clean:

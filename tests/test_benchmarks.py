@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-QUESTIONS = ("hit", "hit_concurrent", "stampede", "expiry", "memory", "mutable", "cold", "growth")
+QUESTIONS = ("hit", "hit_concurrent", "stampede", "expiry", "memory", "mutable", "cold", "growth", "sqlite")
 
 
 @pytest.mark.parametrize("question", QUESTIONS)
