@@ -99,12 +99,13 @@ async def check(folder: Path, acknowledged: Acknowledged) -> int:
     store = SQLiteStore(folder / "sessions.db", keys=KeyRing.read(folder / "keys"))
     try:
         owners = [killed_writer.owner_of(number) for number in range(USERS)]
-        sessions: list[StoredSession] = []
+        sessions: list[tuple[StoredSession, float]] = []
         for start in range(0, USERS, 500):
-            sessions += await asyncio.gather(*(store.open(owner) for owner in owners[start : start + 500]))
-        now = time.time()
+            opened = await asyncio.gather(*(store.open(owner) for owner in owners[start : start + 500]))
+            now = time.time()
+            sessions += [(session, now) for session in opened]
         found: dict[str, set[str]] = {}
-        for owner, session in zip(owners, sessions, strict=True):
+        for owner, (session, now) in zip(owners, sessions, strict=True):
             assert 0 == session.rejected
             assert session.id.hex() not in acknowledged.cleared, "a session that was cleared came back"
             found[session.id.hex()] = {each.resource for each in session.records}

@@ -498,7 +498,7 @@ class TestLife:
             if client is None:
                 client = UpstreamClient(upstream.base_url)
             else:
-                client._base = upstream.base_url
+                client.base_url = upstream.base_url
             upstream.on("/x", reply(b"[1]"))
             assert (await client.request("GET", "/x")).body == b"[1]"
             assert len(client._sessions) == 1
