@@ -11,11 +11,11 @@ import pytest
 
 from coatcheck.engine.cache import SessionCache
 from coatcheck.engine.entry import Outcome
-from coatcheck.engine.guarded import LONGEST_PAUSE
+from coatcheck.engine.guarded import LONGEST_PAUSE, GuardedStore
 from coatcheck.engine.limits import Limits
 from coatcheck.engine.policy import Policy
 from coatcheck.engine.store import Owner, Record, Store, Written
-from coatcheck.errors import Forbidden, NotFound, SessionCleared, UpstreamFailed
+from coatcheck.errors import Forbidden, NotFound, SessionCleared, StoreFailed, UpstreamFailed
 from coatcheck.testing import FakeClock, settle
 from coatcheck.testing.stores import Fault, FaultyStore
 from engine.conftest import MakeCache
@@ -597,6 +597,25 @@ class TestFaults:
         assert stats is not None
         assert stats.writes[Written.ENDED.value] == 1
 
+    @pytest.mark.parametrize("turns", range(6))
+    async def test_who_leaves_at_the_moment_of_a_failure_leaves_nothing_unseen(
+        self, store: FaultyStore, clock: FakeClock, turns: int
+    ) -> None:
+        guarded = GuardedStore(store, clock)
+        fails: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        async def work(_store: Store) -> None:
+            await fails
+
+        asking = asyncio.ensure_future(guarded.insist(work, seconds=1))
+        await settle()
+        fails.set_exception(StoreFailed("told to"))
+        for _ in range(turns):
+            await clock.sleep(0)
+        asking.cancel()
+        with pytest.raises((asyncio.CancelledError, StoreFailed)):
+            await asking
+
     async def test_who_waits_for_the_store_can_be_cancelled_alone(
         self, make_cache: MakeCache, world: World, store: FaultyStore
     ) -> None:
@@ -760,6 +779,21 @@ class TestRemoval:
         assert await getting == 1
         await cache.settled()
         assert await held(disk) == {"account": b"5"}
+
+    async def test_put_is_held_also_where_there_is_no_room(
+        self, make_cache: MakeCache, world: World, disk: Store
+    ) -> None:
+        """Evicted before it was held, the session would come back from the store with what it was to replace."""
+        cache = make_cache(world, store=disk, limits=Limits(max_sessions=1))
+        await cache.session(ANN).get(world.account)
+        await cache.settled()
+        gate = world.hold("account")
+        busy = asyncio.ensure_future(cache.session(BOB).get(world.account))
+        load = await gate.hold()
+        await cache.session(ANN).put(world.account, 5)
+        assert await cache.session(ANN).get(world.account) == 5
+        await load.succeed(2)
+        assert await busy == 2
 
     async def test_a_write_of_what_is_replaced_already_is_left_out(
         self, make_cache: MakeCache, world: World, store: FaultyStore, disk: Store

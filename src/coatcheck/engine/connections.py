@@ -170,7 +170,7 @@ def end_of_session(home: Home) -> CacheClosed | SessionCleared:
     return SessionCleared("the session was cleared before this load could begin; ask again")
 
 
-def retrieve(task: asyncio.Task[Any]) -> None:
+def retrieve(task: asyncio.Future[Any]) -> None:
     """Look at a task's exception: all who waited for it may have been cancelled, and then nobody else does."""
     if not task.cancelled():
         task.exception()

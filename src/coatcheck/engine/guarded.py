@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, TypeVar
 
+from coatcheck.engine.connections import retrieve
 from coatcheck.engine.entry import NEVER
 from coatcheck.engine.slots import Slots
 from coatcheck.errors import StoreFailed
@@ -97,6 +98,8 @@ class GuardedStore:
 
     async def _ask(self, work: Callable[[Store], Awaitable[T]], seconds: float) -> T:
         asked = asyncio.ensure_future(_only_ours(work, self._store))
+        # Who waits may be cancelled at the very moment at which it fails.
+        asked.add_done_callback(retrieve)
         timer = asyncio.ensure_future(self._clock.sleep(seconds))
         try:
             await asyncio.wait({asked, timer}, return_when=asyncio.FIRST_COMPLETED)
@@ -122,12 +125,7 @@ class GuardedStore:
         asked.cancel()
         late: asyncio.Future[object] = asked  # type: ignore[assignment]
         self._late.add(late)
-        late.add_done_callback(self._ended_at_last)
-
-    def _ended_at_last(self, late: asyncio.Future[object]) -> None:
-        self._late.discard(late)
-        if not late.cancelled():
-            late.exception()  # looked at: nobody else does
+        late.add_done_callback(self._late.discard)
 
 
 async def _only_ours(work: Callable[[Store], Awaitable[T]], store: Store) -> T:

@@ -223,19 +223,20 @@ class Session(Discreet, gc=False, eq=False):
             with engine.resolver.calling(self._user, request) as call:
                 await engine.resolver.restore(call.state)
                 values, _ = await engine.resolver.arguments(call, resource, request)
-            state = call.state
-            entry = Entry(
-                value=decoded if resource.codec.shared else PER_CALLER,
-                body=body,
-                started=self._now(),
-                jitter=engine.rng.randrange(JITTER_STEPS + 1),
-            )
-            with engine.home.step:
-                if engine.keeping and not state.closed:
-                    key = key_of(resource, values)
-                    due = engine.sessions.drop(state, resource, Removal.REPLACED, key=key)
-                    engine.sessions.keep(state, resource, key, entry)
-                    engine.loads.begin(due)
+                state = call.state
+                entry = Entry(
+                    value=decoded if resource.codec.shared else PER_CALLER,
+                    body=body,
+                    started=self._now(),
+                    jitter=engine.rng.randrange(JITTER_STEPS + 1),
+                )
+                # Still at work in the session: evicted before, it would come back with what this replaces.
+                with engine.home.step:
+                    if engine.keeping and not state.closed:
+                        key = key_of(resource, values)
+                        due = engine.sessions.drop(state, resource, Removal.REPLACED, key=key)
+                        engine.sessions.keep(state, resource, key, entry)
+                        engine.loads.begin(due)
 
         await engine.home.run(store)
 
