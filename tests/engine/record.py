@@ -37,6 +37,7 @@ class Load:
         self.called = at
         self.called_at = now
         self.node = 0
+        self.authority = ""
         self.ended: int | None = None
         self.ended_at: float | None = None
         self.kind: str | None = None
@@ -86,6 +87,7 @@ class Get:
         self.passed = passed
         self.looks = looks
         self.node = NOWHERE
+        self.authority = ""
         self.invoked: int | None = None
         self.invoked_at = 0.0
         # The last moment before it at which the loop had nothing to do: what had ended by then was over.
@@ -135,7 +137,8 @@ class Record:
         node: how many caches there were before this one.
         closed: caches that were closed, or began to be.
         read_for: how long all readings of the store have taken.
-        ends: sessions that the store said had ended there: user, and when they were over in memory, too.
+        ends: sessions that the store said had ended there: user, when it did, and when they were over in memory, too.
+        ending: the same of those that may not be over there.
         lost: what had begun by then, no later node can know the age of.
     """
 
@@ -156,7 +159,8 @@ class Record:
         self.node = 0
         self.closed = {NOWHERE}
         self.read_for = 0.0
-        self.ends: list[tuple[str, int]] = []
+        self.ends: list[tuple[str, int, int]] = []
+        self.ending: list[tuple[str, int]] = []
         self.lost = 0
 
     def next(self) -> int:

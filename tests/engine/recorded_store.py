@@ -134,21 +134,35 @@ class Astray(Enum):
 class Line:
     """One node's way to its disk.
 
+    Args:
+        store: what lies there.
+        clock: tells how late something arrives.
+        read_for: how long earlier nodes have read.
+        ended: called with a user and a session that a write was told is not theirs any more.
+
     Attributes:
         hanging: how many operations wait to be let go on.
-        ended: users of whom a write was told that their session is not theirs any more.
-        arrived: how many of those have.
+        calls: what was asked for, in order.
+        arrived: how many of those have, or came from elsewhere.
         read_for: how long all readings took, by earlier nodes, too.
         late: operations that nobody waits for any more and that may still arrive.
     """
 
-    def __init__(self, store: Store, clock: HandClock, *, read_for: float = 0.0) -> None:
+    def __init__(
+        self,
+        store: Store,
+        clock: HandClock,
+        *,
+        read_for: float = 0.0,
+        ended: Callable[[str, bytes], None] = lambda _user, _session: None,
+    ) -> None:
         self._store = store
+        self._note_end = ended
         self._clock = clock
         self._faults: dict[str, Astray] = {}
         self._waiting: list[asyncio.Future[None]] = []
         self._cut = False
-        self.ended: list[str] = []
+        self.calls: list[str] = []
         self.arrived = 0
         self.read_for = read_for
         self.late: list[Callable[[], Awaitable[object]]] = []
@@ -204,7 +218,7 @@ class Line:
                 keep_for=keep_for - since,
             ),
         )
-        return self._noted(owner, written)
+        return self._noted(owner, session, written)
 
     async def delete(
         self, owner: Owner, session: bytes, resource: str, arguments: bytes | None, *, age: float = 0.0
@@ -213,7 +227,7 @@ class Line:
             "delete",
             lambda since: self._store.delete(owner, session, resource, arguments, age=age + since),
         )
-        return self._noted(owner, written)
+        return self._noted(owner, session, written)
 
     async def forget(self, catalog: str, resource: str, *, age: float = 0.0) -> None:
         await self._run("forget", lambda since: self._store.forget(catalog, resource, age=age + since))
@@ -227,12 +241,18 @@ class Line:
     async def aclose(self) -> None:
         pass
 
-    def _noted(self, owner: Owner, written: Written) -> Written:
+    async def clear_elsewhere(self, owner: Owner) -> None:
+        """End a session in the store, as somebody else may."""
+        self.arrived += 1
+        await self._store.clear(owner)
+
+    def _noted(self, owner: Owner, session: bytes, written: Written) -> Written:
         if written is Written.ENDED:
-            self.ended.append(owner.user)
+            self._note_end(owner.user, session)
         return written
 
     async def _run(self, operation: str, work: Callable[[float], Awaitable[T]]) -> T:
+        self.calls.append(operation)
         asked = self._clock.now
         how = self._faults.get(operation)
         if self._cut or how is Astray.FAILS:

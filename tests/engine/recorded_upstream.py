@@ -62,6 +62,8 @@ class RecordedUpstream:
         self.record = Record()
         self.complaints: list[str] = []
         self.gated_connect = gated_connect
+        # With whose rights all is loaded.
+        self.authority = ""
         self.apis: list[Connected] = []
         # Users of whom nothing was asked since their clear.
         self.quiet_since: dict[str, int] = {}
@@ -104,7 +106,7 @@ class RecordedUpstream:
             at=self.record.next(),
             now=self.clock.now,
         )
-        load.node = self.record.node
+        load.node, load.authority = self.record.node, self.authority
         self.record.loads[load.serial] = load
         self._check_call(load)
         load.gate = self.loop.create_future()

@@ -15,6 +15,7 @@ from coatcheck.engine.entry import Outcome
 from coatcheck.engine.guarded import LONGEST_PAUSE
 from coatcheck.engine.limits import Limits
 from coatcheck.engine.stats import Cause, Removal, gets_of
+from coatcheck.engine.store import Owner
 from coatcheck.errors import CacheClosed
 from engine.audit import audit
 from engine.invariants import check_in_step
@@ -71,7 +72,7 @@ class World(RecordedUpstream):
         self.disk = None if disk is None else disk(self.clock)
         self.line: Line | None = None
         self._late: list[asyncio.Task[None]] = []
-        self._ended_since_rest: list[str] = []
+        self._ended_since_rest: list[tuple[str, int]] = []
         self.cache = self._start()
         self.record.policies = {
             resource.name: [Change(0, 0.0, resource.policy)]
@@ -94,7 +95,7 @@ class World(RecordedUpstream):
         """
         if self.line is not None:
             self.record.read_for = self.line.read_for
-            self._note_ends()
+            self.record.ending = self._ended_since_rest
         while self._unjudged:
             get = self._unjudged.pop(0)
             try:
@@ -109,11 +110,14 @@ class World(RecordedUpstream):
     def _start(self) -> SessionCache[Any]:
         store: Line | None = None
         if self.disk is not None:
-            store = self.line = Line(self.disk.start(), self.clock, read_for=self.record.read_for)
+            store = self.line = Line(
+                self.disk.start(), self.clock, read_for=self.record.read_for, ended=self._note_end
+            )
         return SessionCache(
             self.catalog,
             connect=self.connect,
             store=store,
+            authority=lambda _: self.authority,
             limits=self.limits,
             clock=self.clock,
             rng=random.Random(0),
@@ -139,12 +143,13 @@ class World(RecordedUpstream):
         if state is not None and state.at_rest():
             self.cache._sessions.close(state, Removal.EVICTED)
 
-    def restart(self, *, crash: bool = False, aged: float = 0.0) -> None:
+    def restart(self, *, crash: bool = False, aged: float = 0.0, authority: str | None = None) -> None:
         """End the cache and let another go on with what is stored.
 
         Args:
             crash: whatever it does, nothing of that reaches the store from now on.
             aged: how much further the wall clock is set meanwhile; set back, it is by more than a moment.
+            authority: with whose rights the next one loads, if with others.
         """
         assert self.disk is not None
         line, was_well = self.beneath, self.beneath.well
@@ -169,6 +174,7 @@ class World(RecordedUpstream):
             del self.judge.seen[key]
         self.record.new_node(out_of_step=out_of_step, aged=max(aged, 0.0), lost=aged < 0)
         self.handles.clear()
+        self.authority = self.authority if authority is None else authority
         self.cache = self._start()
         for name, changes in self.record.policies.items():
             self.cache.set_policy(self.resources[name], changes[-1].chosen)
@@ -185,11 +191,16 @@ class World(RecordedUpstream):
             or (user in states and (outbox := states[user].outbox) is not None and outbox.writes)
         }
 
-    def _note_ends(self) -> None:
-        told = self.beneath.ended
-        self._ended_since_rest += told
-        self.record.ends += [(user, self.record.next()) for user in told]
-        told.clear()
+    def _note_end(self, user: str, session: bytes) -> None:
+        """Note that somebody else has ended a session; one that was ended here is nobody's any more."""
+        state = self.cache._sessions.states.get(user)
+        if state is not None and state.outbox is not None and state.outbox.id == session:
+            self._ended_since_rest.append((user, self.record.next()))
+
+    def clear_elsewhere(self, user: str) -> None:
+        """Clear a session past the cache."""
+        owner = Owner(self.catalog.name, user)
+        self._late.append(self.loop.create_task(self.beneath.clear_elsewhere(owner)))
 
     def _end_cache(self) -> None:
         """Close the cache, however long its store makes it take."""
@@ -274,7 +285,7 @@ class World(RecordedUpstream):
         get = Get(user, resource, force=False, deep=False, max_age=None, passed={}, looks=True)
         before = tuple(self.cache.users())
         get.invoked, get.invoked_at, get.rested = self.record.next(), self.clock.now, self.record.rested
-        get.node = self.record.node
+        get.node, get.authority = self.record.node, self.authority
         get.look = self.handle(user).peek(self.resources[resource])
         get.returned, get.returned_at = self.record.next(), self.clock.now
         assert self.cache.users() == before, "a look made a session"
@@ -344,7 +355,7 @@ class World(RecordedUpstream):
             value = msgspec.json.decode(value.content, type=Page if resource == "page" else Account)
             load.body = msgspec.json.encode(value)
         begun = self.record.next()
-        load.node = self.record.node
+        load.node, load.authority = self.record.node, self.authority
         try:
             await self.handle(user).put(self.resources[resource], value, **passed)
         except CacheClosed:
@@ -375,6 +386,7 @@ class World(RecordedUpstream):
 
     async def _ask(self, get: Get) -> None:
         get.invoked, get.invoked_at, get.rested = self.record.next(), self.clock.now, self.record.rested
+        get.authority = self.authority
         if not self.cache._home.closed:
             get.node = self.record.node
         self.quiet_since.pop(get.user, None)
@@ -450,7 +462,7 @@ class World(RecordedUpstream):
         """
         self.record.rested = self.record.next()
         self.check()
-        self.record.ends += [(user, self.record.next()) for user in self._ended_since_rest]
+        self.record.ends += [(*end, self.record.next()) for end in self._ended_since_rest]
         self._ended_since_rest.clear()
         running = self.record.running()
         if not running and not self.connecting() and (self.line is None or not self.line.hanging):
@@ -479,7 +491,7 @@ class World(RecordedUpstream):
         user, resource, arguments = load.key
         return (
             self.record.cleared_since(user, load.called)
-            or any(each == user and over > load.called for each, over in self.record.ends)
+            or any(each == user and told > load.called for each, told, _ in self.record.ends)
             or any(
                 (each, name) == (user, resource) and asked in (None, arguments) and done > load.called
                 for each, name, asked, _, done in self.record.floors

@@ -360,11 +360,20 @@ class StoreMachine(SessionMachine):
         self.made.clock.pass_time(span)
         self.run(None)
 
-    @rule(crash=st.booleans(), aged=st.sampled_from(AGED))
-    def restart(self, crash: bool, aged: float) -> None:
+    @rule(user=users)
+    def clear_elsewhere(self, user: int) -> None:
+        self.made.clear_elsewhere(self.who(user))
+        self.run(None)
+
+    @rule(
+        crash=st.booleans(),
+        aged=st.sampled_from(AGED),
+        authority=st.sampled_from((None, None, None, "", "an admin")),
+    )
+    def restart(self, crash: bool, aged: float, authority: str | None) -> None:
         if aged < 0 and not self.made.notices_set_back:
             aged = 0.0
-        self.made.restart(crash=crash, aged=aged)
+        self.made.restart(crash=crash, aged=aged, authority=authority)
 
     @rule(
         user=users,

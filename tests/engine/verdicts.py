@@ -195,6 +195,8 @@ class Judge:
         """Return what speaks against showing *load* to *get*, if anything does."""
         if load.user != get.user or load.resource != resource:
             return "another's value"
+        if load.authority != get.authority:
+            return "loaded with other rights"
         if load.kind not in {OK, PUT} or load.ended is None or load.ended > (get.returned or 0):
             return "the value of a load that brought none"
         return (
@@ -212,6 +214,11 @@ class Judge:
             return "begun before a clear"
         if load.called < self.record.lost < invoked:
             return "of an age that nobody knows"
+        if any(
+            user == load.user and load.called < told and over < invoked
+            for user, told, over in self.record.ends
+        ):
+            return "of a session that had ended in the store"
         floor = max(
             (
                 # Of what waits for a store nobody can tell at which moment between the two it was done.
@@ -281,7 +288,7 @@ class Judge:
                 for each in self.record.loads.values()
             )
             or self.record.cleared_since(load.user, load.called, ended)
-            or any(user == load.user and load.called < over for user, over in self.record.ends)
+            or any(user == load.user and load.called < told for user, told, _ in self.record.ends)
             or any(
                 (user, name) == (load.user, load.resource) and load.called < done and begun < ended
                 for user, name, _, begun, done in self.record.floors
@@ -317,7 +324,8 @@ class Judge:
         since = self.record.cleared_before(get.user, invoked)
         if isinstance(error, SessionCleared):
             cleared = any(user == get.user and done > invoked for user, _, done in self.record.clears)
-            ended = any(user == get.user and over > invoked for user, over in self.record.ends)
+            ended = any(user == get.user and over > invoked for user, _, over in self.record.ends)
+            ended = ended or any(user == get.user for user, _ in self.record.ending)
             clearing = any(user == get.user for user, _ in self.record.clearing)
             assert cleared or clearing or ended, "the session was not cleared meanwhile"
         elif isinstance(error, CacheClosed):
