@@ -479,6 +479,27 @@ class TestFaults:
         store.release()
         await patience(clock, 3)
 
+    async def test_a_store_that_failed_is_asked_again_after_a_while(
+        self, make_cache: MakeCache, world: World, disk: Store, store: FaultyStore, clock: FakeClock
+    ) -> None:
+        first = make_cache(world, store=disk)
+        for user in (ANN, BOB, "eve"):
+            await first.session(user).get(world.account)
+        await first.aclose()
+        store.fault(Fault.FAILS, "open")
+        second = make_cache(world, store=store)
+        # Nothing is loaded, so nothing is written: only who reads can find out that the store is back.
+        world.fail("account", lambda: UpstreamFailed("503", status=503))
+        with pytest.raises(UpstreamFailed):
+            await second.session(ANN).get(world.account)
+        store.heal()
+        asked = store.calls["open"]
+        with pytest.raises(UpstreamFailed):
+            await second.session(BOB).get(world.account)
+        assert store.calls["open"] == asked
+        await patience(clock)
+        assert (await second.session("eve").lookup(world.account)).outcome is Outcome.HIT
+
     async def test_a_stranger_of_a_store_harms_nobody(
         self, make_cache: MakeCache, world: World, disk: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:

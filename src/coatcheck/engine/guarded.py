@@ -83,18 +83,17 @@ class GuardedStore:
         await turns.take(background=background)
         try:
             self._check_alone()
+            if self.failing:
+                # This one finds out; the others go on without meanwhile.
+                self._alone_until = self._clock.monotonic() + self._pause
             return await self._ask(work, seconds)
         finally:
             turns.give_back()
 
     def _check_alone(self) -> None:
-        now = self._clock.monotonic()
-        if now < self._alone_until:
+        if self._clock.monotonic() < self._alone_until:
             self.bypassed += 1
             raise StoreFailed("the store has just failed and is left alone for a moment")
-        if self.failing:
-            # This one finds out; the others go on without meanwhile.
-            self._alone_until = now + self._pause
 
     async def _ask(self, work: Callable[[Store], Awaitable[T]], seconds: float) -> T:
         asked = asyncio.ensure_future(_only_ours(work, self._store))
