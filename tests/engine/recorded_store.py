@@ -196,10 +196,10 @@ class Line:
         self.late.clear()
         self.release()
 
-    async def arrive(self, index: int) -> None:
-        """Let something arrive late."""
+    def arrival(self, index: int) -> Callable[[], Awaitable[object]]:
+        """Return what lets something arrive late."""
         self.arrived += 1
-        await self.late.pop(index % len(self.late))()
+        return self.late.pop(index % len(self.late))
 
     async def open(self, owner: Owner) -> StoredSession:
         asked = self._clock.now

@@ -71,7 +71,7 @@ class World(RecordedUpstream):
         self.judge = Judge(self.record, stored=disk is not None)
         self.disk = None if disk is None else disk(self.clock)
         self.line: Line | None = None
-        self._late: list[asyncio.Task[None]] = []
+        self._late: list[asyncio.Task[Any]] = []
         self._ended_since_rest: list[tuple[str, int]] = []
         self.cache = self._start()
         self.record.policies = {
@@ -135,7 +135,7 @@ class World(RecordedUpstream):
 
     def arrive_late(self, index: int) -> None:
         """Let an operation arrive that nobody waits for any more."""
-        self._late.append(self.loop.create_task(self.beneath.arrive(index)))
+        self._late.append(self.loop.create_task(_done(self.beneath.arrival(index)())))
 
     def evict(self, user: str) -> None:
         """Take a session out of memory, as if room had to be made, if that may be done now."""
@@ -329,7 +329,7 @@ class World(RecordedUpstream):
         work = (
             self.cache.invalidate(chosen) if user is None else self.handle(user).invalidate(chosen, **passed)
         )
-        if await self._unless_closed(_whether(work)) is None:
+        if await self._unless_closed(_done(work)) is None:
             return
         done = self.record.next()
         named: tuple[str, tuple[Any, ...] | None]
@@ -603,7 +603,7 @@ class World(RecordedUpstream):
             assert shown.calls_saved == sum(map(cost_of, answered(mine))) - loads, told
 
 
-async def _whether(work: Awaitable[None]) -> bool:
+async def _done(work: Awaitable[object]) -> bool:
     """Return that it was done."""
     await work
     return True

@@ -8,7 +8,9 @@ import pytest
 
 from engine.keys_property import check_keys
 from engine.mutants import MUTANTS
+from engine.mutants_of_stores import MUTANTS as MUTANTS_OF_STORES
 from engine.races import RACES, run
+from engine.recorded_store import MemoryDisk
 from engine.session_machine import check_machine
 
 MOST_SEEDS = 200
@@ -40,6 +42,18 @@ NOTICED_BY = {
     "overtaken_refusal_is_forgotten": "refusal_meets_newer_load",
     "refusal_leaves_dependents": "refusal_meets_load_of_a_child",
     "log_in_goes_on_after_clear": "clear_during_connect",
+    "no_fence_at_restore": "restore_meets_clear",
+    "trusted_after_a_failed_write": "session_leaves_memory_after_a_write_that_failed",
+    "clear_is_tried_once": "clear_that_fails_is_repeated",
+    "clear_is_answered_by_an_earlier_one": "clear_meets_clear",
+    "writes_go_on_after_a_clear": "writes_meet_clear",
+    "deletes_stay_in_memory": "dropped_entry_stays_away",
+    "rows_read_before_everyone_lost_them_come_in": "restore_meets_invalidation_for_everyone",
+    "life_begins_with_the_restore": "life_goes_on_in_the_next_node",
+    "rights_do_not_matter": "rights_change_with_the_node",
+    "end_of_a_session_goes_unnoticed": "session_ends_elsewhere",
+    "stored_session_is_read_while_it_is_cleared": "restore_meets_clear",
+    "nothing_is_brought_in": "life_goes_on_in_the_next_node",
 }
 
 
@@ -65,6 +79,15 @@ NOTICED_AT_RANDOM = (
     "slots_are_not_given_back",
 )
 
+# The same, of what only the one with a store can find.
+NOTICED_AT_RANDOM_BENEATH = (
+    "trusted_after_a_failed_write",
+    "deletes_stay_in_memory",
+    "life_begins_with_the_restore",
+    "rights_do_not_matter",
+    "end_of_a_session_goes_unnoticed",
+)
+
 
 def race_over_seeds(name: str) -> None:
     for seed in range(MOST_SEEDS):
@@ -83,16 +106,17 @@ def test_mutant_is_noticed(name: str) -> None:
         check()
 
 
-@pytest.mark.parametrize("name", NOTICED_AT_RANDOM)
+@pytest.mark.parametrize("name", [*NOTICED_AT_RANDOM, *NOTICED_AT_RANDOM_BENEATH])
 def test_mutant_is_noticed_at_random(name: str) -> None:
     """The state machine finds it without having been told where to look."""
+    disk = MemoryDisk if name in NOTICED_AT_RANDOM_BENEATH else None
     with MUTANTS[name](), pytest.raises(AssertionError):
-        check_machine(examples=800, seed=1, shrink=False)
+        check_machine(examples=800, seed=1, shrink=False, disk=disk)
 
 
 def test_every_mutant_has_its_check() -> None:
     """No mutant is left out, and each race that is named exists."""
-    assert set(MUTANTS) == {*NOTICED_BY, "colon_key"}
+    assert set(MUTANTS) == set(MUTANTS_OF_STORES) == {*NOTICED_BY, "colon_key"}
     assert set(NOTICED_BY.values()) <= set(RACES)
 
 
