@@ -6,10 +6,10 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from coatcheck.engine.entry import PER_CALLER, Entry
-from coatcheck.engine.resolution import key_of, value_of
 from coatcheck.engine.row import ANSWER
 from coatcheck.engine.sessions import key_bytes, text_bytes
 from coatcheck.engine.state import ALIAS_BYTES, SESSION_BYTES
+from coatcheck.engine.walk import key_of, value_of
 from coatcheck.errors import MissingArgument
 
 if TYPE_CHECKING:

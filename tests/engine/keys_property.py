@@ -8,7 +8,7 @@ import itertools
 import hypothesis.strategies as st
 from hypothesis import HealthCheck, given, settings
 
-from coatcheck.engine import resolution
+from coatcheck.engine import walk
 from coatcheck.engine.catalog import Catalog, Resource
 
 
@@ -91,7 +91,7 @@ def check_keys(*, examples: int, derandomize: bool = False) -> None:
     @given(arguments, arguments)
     def differ(x: tuple[object, ...], y: tuple[object, ...]) -> None:
         same = exact(x) == exact(y)
-        assert (resolution.key_of(THREE, list(x)) == resolution.key_of(THREE, list(y))) is same
+        assert (walk.key_of(THREE, list(x)) == walk.key_of(THREE, list(y))) is same
 
     @settings(
         max_examples=examples,
@@ -102,9 +102,9 @@ def check_keys(*, examples: int, derandomize: bool = False) -> None:
     )
     @given(st.tuples(separated, separated, separated))
     def differ_when_cut_elsewhere(x: tuple[str, str, str]) -> None:
-        key = resolution.key_of(THREE, list(x))
+        key = walk.key_of(THREE, list(x))
         for y in cut_elsewhere(x):
-            assert (resolution.key_of(THREE, list(y)) == key) is (x == y)
+            assert (walk.key_of(THREE, list(y)) == key) is (x == y)
 
     differ()
     differ_when_cut_elsewhere()

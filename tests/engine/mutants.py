@@ -6,7 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
-from coatcheck.engine import cache, codec, loads, resolution
+from coatcheck.engine import cache, codec, loads, resolution, walk
 from coatcheck.engine.entry import Entry
 from coatcheck.engine.flight import Flight, SingleFlight
 from coatcheck.engine.loads import Loads, Permit
@@ -61,7 +61,7 @@ def stamp_at_load_end() -> Iterator[None]:
 @mutant
 def colon_key() -> Iterator[None]:
     with mock.patch.object(
-        resolution, "encode_arguments", lambda values: ":".join(map(str, values)).encode("utf-8")
+        walk, "encode_arguments", lambda values: ":".join(map(str, values)).encode("utf-8")
     ):
         yield
 

@@ -103,7 +103,7 @@ async def test_no_public_object_shows_what_it_holds(make_cache: MakeCache) -> No
     objects: list[Any] = [
         cache, session, catalog, *catalog, *looks, peeked, state, *state.slots, *flights, *seen, Body(VALUE.encode()),
         cache.stats(), cache.stats(USER), await session.clear(), Failed(ValueError(VALUE)), *cache._loads._flights,
-        cache._sessions, cache._loads, cache._resolver, Connection,
+        cache._sessions, cache._loads, cache._walker, *cache._engine, Connection,
     ]  # fmt: skip
     for each in objects:
         assert CANARY not in f"{each!r}{each!s}", type(each)

@@ -11,6 +11,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from coatcheck.clock import SystemClock
+from coatcheck.engine.counting import Counting
 from coatcheck.engine.entry import Cleared
 from coatcheck.engine.events import Feed
 from coatcheck.engine.home import Home, HomeEnded, tell
@@ -35,6 +36,7 @@ from coatcheck.engine.stats import (
     resource_stats,
     sum_of,
 )
+from coatcheck.engine.walk import Walker
 from coatcheck.errors import CacheClosed, PolicyError
 
 if TYPE_CHECKING:
@@ -138,10 +140,12 @@ class SessionCache(Generic[Api]):
             ledger=self._ledger, clock=clock, rng=rng, tell=self._tell, keeping=enabled,
         )  # fmt: skip
         self._refresher = Refresher(self._loads, self._home, limits)
-        self._resolver = Resolver(
+        self._walker = Walker(
+            sessions=self._sessions, refresher=self._refresher, home=self._home, rules=self._rules
+        )
+        resolver = Resolver(
             sessions=self._sessions, loads=self._loads, refresher=self._refresher, home=self._home,
-            rules=self._rules, ledger=self._ledger, clock=clock, tell=self._tell, keeping=enabled,
-            persistence=self._persistence,
+            rules=self._rules, clock=clock, tell=self._tell, keeping=enabled, persistence=self._persistence,
         )  # fmt: skip
         self._scheduler = (
             None
@@ -149,24 +153,26 @@ class SessionCache(Generic[Api]):
             else Scheduler(
                 schedule,
                 sessions=self._sessions,
-                resolver=self._resolver,
+                walker=self._walker,
                 refresher=self._refresher,
                 clock=clock,
                 rng=rng,
             )
         )
         self._engine = Engine(
-            catalog,
-            clock,
-            self._home,
-            self._ledger,
-            self._loads,
-            self._persistence,
-            self._resolver,
-            rng,
-            self._sessions,
-            enabled,
-            TICK if isinstance(clock, SystemClock) else 0.0,
+            catalog=catalog,
+            clock=clock,
+            home=self._home,
+            ledger=self._ledger,
+            loads=self._loads,
+            persistence=self._persistence,
+            walker=self._walker,
+            resolver=resolver,
+            counting=Counting(sessions=self._sessions, ledger=self._ledger, tell=self._tell),
+            rng=rng,
+            sessions=self._sessions,
+            keeping=enabled,
+            tick=TICK if isinstance(clock, SystemClock) else 0.0,
         )
         # What handles of users that hold nothing look into: never written.
         self._nothing = opened("", len(catalog), 0.0, self._sessions.places)
@@ -227,7 +233,7 @@ class SessionCache(Generic[Api]):
         """Drop a resource's entries of every user, under all arguments; see `Session.invalidate`."""
         self._check(resource)
 
-        stored = {each for each, _ in self._resolver.to_invalidate(self._nothing, resource, {}, 0.0)}
+        stored = {each for each, _ in self._walker.to_invalidate(self._nothing, resource, {}, 0.0)}
 
         async def drop() -> None:
             with self._home.step:

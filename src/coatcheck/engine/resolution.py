@@ -1,4 +1,4 @@
-"""From a resource and its arguments to an entry: through what it depends on, from memory, else by loads."""
+"""Gets resolved at home, where loads are: through what a resource depends on to an entry, held or to be loaded."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from coatcheck.engine.connections import retrieve
-from coatcheck.engine.entry import NEVER, PER_CALLER, Alias, Entry, Outcome
-from coatcheck.engine.events import RefusalServed, StaleServed
+from coatcheck.engine.entry import Alias, Entry, Outcome
+from coatcheck.engine.events import RefusalServed
 from coatcheck.engine.flight import ANY, NOT_YET_BEGUN, Flight, own_copy
 from coatcheck.engine.home import HomeEnded
-from coatcheck.engine.keys import encode_arguments
 from coatcheck.engine.loads import running_chain
-from coatcheck.engine.policy import Freshness, ageing_point, expiry, judge, may_hide
-from coatcheck.engine.row import HITS
-from coatcheck.engine.stats import Cause, Count
+from coatcheck.engine.policy import Freshness, expiry, judge, may_hide
+from coatcheck.engine.stats import Cause
+from coatcheck.engine.walk import derived, key_of, value_of
 from coatcheck.errors import ReentrantLoad
 
 if TYPE_CHECKING:
@@ -32,9 +31,7 @@ if TYPE_CHECKING:
     from coatcheck.engine.refresh import Refresher
     from coatcheck.engine.sessions import Sessions
     from coatcheck.engine.state import State
-    from coatcheck.engine.stats import Ledger
-
-Slot = Entry | Alias
+    from coatcheck.engine.walk import Slot
 
 
 class Request(NamedTuple):
@@ -69,17 +66,6 @@ class Request(NamedTuple):
 
 
 PLAIN = Request()
-
-
-class Due(NamedTuple):
-    """An entry that has reached its refresh-ahead point."""
-
-    resource: Resource[Any]
-    key: str
-    values: tuple[object, ...]
-
-    def __repr__(self) -> str:
-        return f"<due: {self.resource.name}>"
 
 
 class Call:
@@ -122,8 +108,7 @@ class Resolver:
     """Resolves gets of one cache."""
 
     def __init__(
-        self, *, sessions: Sessions, loads: Loads, refresher: Refresher, home: Home, rules: list[Rule], ledger: Ledger,
-        clock: Clock, tell: Tell, keeping: bool, persistence: Persistence | None,
+        self, *, sessions: Sessions, loads: Loads, refresher: Refresher, home: Home, rules: list[Rule], clock: Clock, tell: Tell, keeping: bool, persistence: Persistence | None,
     ) -> None:  # fmt: skip
         self._persistence = persistence
         self._sessions = sessions
@@ -131,176 +116,9 @@ class Resolver:
         self._refresher = refresher
         self._home = home
         self._rules = rules
-        self._ledger = ledger
         self._clock = clock
         self._tell = tell
         self._keeping = keeping
-
-    # -- from memory alone, in any thread -------------------------------------------------------------------------
-
-    def walk(
-        self,
-        state: State,
-        resource: Resource[Any],
-        passed: Mapping[str, object],
-        now: float,
-        due: list[Due] | None,
-    ) -> tuple[float, Slot] | None:
-        """Return where a get ends when all on its way is fresh and held, and until when, else None; no I/O.
-
-        With a list for what is *due*, which only who holds the cache's lock may give, the way is remembered.
-        """
-        if not passed:
-            known = state.short_cut(resource, now)
-            if known is not None:
-                return known
-        values: list[object] = []
-        expires = until = math.inf
-        started = now
-        for parameter in resource.parameters:
-            if parameter.name in passed:
-                values.append(passed[parameter.name])
-            elif parameter.dependency is None:
-                values.append(parameter.value_of_default(resource.name))
-            else:
-                parent = self.walk(state, parameter.dependency, {}, now, due)
-                if parent is None:
-                    return None
-                earliest, slot = parent
-                values.append(value_of(parameter.dependency, slot))
-                expires, until = min(expires, slot.expires), min(until, earliest)
-                started = min(started, slot.started)
-        if resource.derived:
-            found = self._derive(resource, values, started=started, expires=expires)
-        else:
-            held = self._held(state, resource, values, now, due)
-            if held is None:
-                return None
-            earliest, found = held
-            until, found.expires = min(until, earliest), min(expires, found.expires)
-        if due is not None and not passed and not state.closed:
-            return until, self._remember(state, resource, values, found, until)
-        return until, found
-
-    def _held(
-        self, state: State, resource: Resource[Any], values: list[object], now: float, due: list[Due] | None
-    ) -> tuple[float, Alias] | None:
-        key = key_of(resource, values)
-        entry = state.entry(key)
-        if entry is None:
-            return None
-        rule = self._rules[resource.index]
-        freshness = judge(rule, entry.started, entry.jitter, now)
-        expires = expiry(rule, entry.started)
-        if freshness is Freshness.FRESH:
-            until = ageing_point(rule, entry.started, entry.jitter)
-        elif freshness is Freshness.AGEING:
-            retry_at = state.retry_at(key)
-            until = retry_at if now < retry_at else NEVER
-            if due is not None:
-                due.append(Due(resource, key, tuple(values)))
-        else:
-            return None
-        leaf = Alias(value=entry.value, body=entry.body, started=entry.started, expires=expires)
-        return min(until, expires), leaf
-
-    def _remember(
-        self, state: State, resource: Resource[Any], values: list[object], found: Alias, until: float
-    ) -> Slot:
-        slot: Slot = found
-        entry = None if resource.derived else state.entry(key_of(resource, values))
-        if entry is not None:
-            # Itself, in place of another object for each of many users.
-            entry.expires = found.expires
-            slot = entry
-        self._sessions.remember(state, resource, slot, until)
-        return slot
-
-    def _derive(
-        self, resource: Resource[Any], values: list[object], *, started: float, expires: float
-    ) -> Alias:
-        named = {parameter.name: value for parameter, value in zip(resource.parameters, values, strict=True)}
-        body, value = resource.codec.accept(resource.loader(**named))
-        shared = value if resource.codec.shared else PER_CALLER
-        return Alias(value=shared, body=body, started=started, expires=expires)
-
-    def refresh(self, state: State, due: list[Due], now: float) -> None:
-        """Begin the background loads that a walk found due; asked elsewhere than at home, soon."""
-        begin = self._refresher.ahead if self._home.is_here() else self._refresher.from_anywhere
-        with contextlib.suppress(HomeEnded):
-            for each in due:
-                begin(state, each.resource, each.key, each.values, now)
-
-    def due_before(self, state: State, now: float, horizon: float) -> list[Due]:
-        """Return the user's own entries that are fresh now and will have to be refreshed by *horizon*."""
-        found = []
-        for resource in self._sessions.resources:
-            values = None if resource.derived else self._own_values(state, resource, now)
-            if values is None:
-                continue
-            key = key_of(resource, values)
-            entry = state.entry(key)
-            rule = self._rules[resource.index]
-            if entry is None or not now < expiry(rule, entry.started):
-                continue
-            if min(expiry(rule, entry.started), ageing_point(rule, entry.started, entry.jitter)) <= horizon:
-                found.append(Due(resource, key, tuple(values)))
-        return found
-
-    def _own_values(self, state: State, resource: Resource[Any], now: float) -> list[object] | None:
-        values: list[object] = []
-        for parameter in resource.parameters:
-            if parameter.dependency is not None:
-                parent = self.walk(state, parameter.dependency, {}, now, None)
-                if parent is None:
-                    return None
-                values.append(value_of(parameter.dependency, parent[1]))
-            elif parameter.has_default:
-                values.append(parameter.default)
-            else:
-                return None
-        return values
-
-    # -- counting, in the thread of the caller ------------------------------------------------------------------------
-
-    def note_answer(self, call: Call, resource: Resource[Any], seconds: float) -> Outcome:
-        """Count a get that was answered after so many seconds; return how."""
-        outcome = call.outcome()
-        passed = call.request.passed
-        if outcome is Outcome.HIT:
-            self.note_hit(call.state, resource, passed, call.state.used)
-            return outcome
-        self._ledger.tallies[resource.index].wait_latency.record(seconds)
-        if outcome is Outcome.STALE_HIT:
-            self.count(call.state, resource, Count.STALE_HITS)
-            self._tell(call.state.user, lambda pseudonym: StaleServed(resource.name, pseudonym))
-        else:
-            self.count(call.state, resource, Count.MISSES if outcome is Outcome.MISS else Count.COALESCED)
-        self.count(call.state, resource, Count.OWED, resource.calls(passed))
-        return outcome
-
-    def note_unanswered(self, user: str, resource: Resource[Any], what: Count) -> None:
-        """Count a get that failed or was cancelled."""
-        state = self._sessions.states.get(user)
-        if state is None:
-            self._ledger.tallies[resource.index].counts[what] += 1
-        else:
-            self.count(state, resource, what)
-
-    def note_hit(
-        self, state: State, resource: Resource[Any], passed: Mapping[str, object], now: float
-    ) -> None:
-        """Count a hit that did not take the shortest way."""
-        self._ledger.hits[resource.mark] += 1
-        state.row[resource.mark + HITS] += 1
-        state.use(now)
-        if passed:
-            self.count(state, resource, Count.OWED, resource.calls(passed) - resource.calls())
-
-    def count(self, state: State, resource: Resource[Any], what: Count, number: int = 1) -> None:
-        """Add to the counts of a resource and of the user's."""
-        self._ledger.tallies[resource.index].counts[what] += number
-        state.count(resource.index, what, number)
 
     # -- at home, with loads ----------------------------------------------------------------------------------------
 
@@ -380,38 +198,12 @@ class Resolver:
                 values.append(value_of(parameter.dependency, reached[parameter.dependency.index]))
         return values, list(reached.values())
 
-    def to_invalidate(
-        self, state: State, resource: Resource[Any], passed: Mapping[str, object], now: float
-    ) -> list[tuple[Resource[Any], str | None]]:
-        """Return which entries an invalidation drops: resource and key, or None for all its keys."""
-        if resource.derived:
-            return [
-                pair
-                for dependency in resource.dependencies
-                if dependency.name not in passed
-                for pair in self.to_invalidate(state, dependency, {}, now)
-            ]
-        if not passed:
-            return [(resource, None)]
-        values: list[object] = []
-        for parameter in resource.parameters:
-            if parameter.name in passed:
-                values.append(passed[parameter.name])
-            elif parameter.dependency is None:
-                values.append(parameter.value_of_default(resource.name))
-            else:
-                parent = self.walk(state, parameter.dependency, {}, now, None)
-                if parent is None:
-                    return [(resource, None)]  # which key is meant can't be told without a load
-                values.append(value_of(parameter.dependency, parent[1]))
-        return [(resource, key_of(resource, values))]
-
     async def _reach(self, call: Call, resource: Resource[Any], request: Request, *, leaf: bool) -> Slot:
         values, parents = await self.arguments(call, resource, request)
         expires = min((parent.expires for parent in parents), default=math.inf)
         if resource.derived:
             started = min((parent.started for parent in parents), default=self._clock.monotonic())
-            return self._derive(resource, values, started=started, expires=expires)
+            return derived(resource, values, started=started, expires=expires)
         entry = await self._obtain(call, resource, values, request, leaf=leaf)
         return self._leaf(resource, entry, expires)
 
@@ -537,19 +329,6 @@ class Resolver:
             raise ReentrantLoad(
                 f"{resource.name}: its loader asked for what it is loading; use another resource"
             )
-
-
-def key_of(resource: Resource[Any], values: list[object]) -> str:
-    """Return what an entry with these arguments is filed under in memory."""
-    if not resource.parameters:
-        return resource.key
-    # Latin-1 turns bytes into a string of as many characters, one to one.
-    return resource.key + encode_arguments(values).decode("latin-1")
-
-
-def value_of(resource: Resource[Any], slot: Slot) -> Any:
-    """Return the value for one caller: the shared one, or one of its own."""
-    return resource.codec.decode(slot.body) if slot.value is PER_CALLER else slot.value
 
 
 async def first_error(tasks: list[asyncio.Task[Any]]) -> None:

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
     from coatcheck.clock import Clock
     from coatcheck.engine.refresh import Refresher
-    from coatcheck.engine.resolution import Resolver
     from coatcheck.engine.sessions import Sessions
     from coatcheck.engine.state import State
+    from coatcheck.engine.walk import Walker
 
 # Sessions looked at between two looks at what else the loop has to do.
 SLICE = 50
@@ -57,14 +57,14 @@ class Scheduler:
         schedule: Schedule,
         *,
         sessions: Sessions,
-        resolver: Resolver,
+        walker: Walker,
         refresher: Refresher,
         clock: Clock,
         rng: random.Random,
     ) -> None:
         self._schedule = schedule
         self._sessions = sessions
-        self._resolver = resolver
+        self._walker = walker
         self._refresher = refresher
         self._clock = clock
         self._rng = rng
@@ -86,7 +86,7 @@ class Scheduler:
 
     async def _refresh(self, state: State, horizon: float) -> None:
         now = self._clock.monotonic()
-        for due in self._resolver.due_before(state, now, now + horizon):
+        for due in self._walker.due_before(state, now, now + horizon):
             # Time passes between two loads; a session that was cleared meanwhile begins none.
             if self._refresher.ahead(state, due.resource, due.key, due.values, self._clock.monotonic()):
                 await self._clock.sleep(1 / self._schedule.max_loads_per_second)

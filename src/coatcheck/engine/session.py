@@ -11,8 +11,9 @@ from coatcheck.engine.entry import PER_CALLER, Cleared, Discreet, Entry, Lookup,
 from coatcheck.engine.home import HomeEnded
 from coatcheck.engine.keys import check_argument
 from coatcheck.engine.policy import JITTER_STEPS
-from coatcheck.engine.resolution import PLAIN, Due, Request, key_of, side_by_side, value_of
+from coatcheck.engine.resolution import PLAIN, Request, side_by_side
 from coatcheck.engine.stats import Count, Removal
+from coatcheck.engine.walk import Due, key_of, value_of
 from coatcheck.errors import CatalogError, LoaderBroke, UnknownArgument
 
 if TYPE_CHECKING:
@@ -21,14 +22,16 @@ if TYPE_CHECKING:
 
     from coatcheck.clock import Clock
     from coatcheck.engine.catalog import Catalog, Resource
+    from coatcheck.engine.counting import Counting
     from coatcheck.engine.flight import Flight
     from coatcheck.engine.home import Home
     from coatcheck.engine.loads import Loads
     from coatcheck.engine.persistence import Persistence
-    from coatcheck.engine.resolution import Call, Resolver, Slot
+    from coatcheck.engine.resolution import Call, Resolver
     from coatcheck.engine.sessions import Sessions
     from coatcheck.engine.state import State
     from coatcheck.engine.stats import Ledger
+    from coatcheck.engine.walk import Slot, Walker
 
 T = TypeVar("T")
 T1 = TypeVar("T1")
@@ -53,7 +56,9 @@ class Engine(NamedTuple):
     ledger: Ledger
     loads: Loads
     persistence: Persistence | None
+    walker: Walker
     resolver: Resolver
+    counting: Counting
     rng: random.Random
     sessions: Sessions
     keeping: bool
@@ -254,9 +259,7 @@ class Session(Discreet, gc=False, eq=False):
         def drop() -> None:
             state = engine.sessions.states.get(self._user)
             if state is not None:
-                for stored, key in engine.resolver.to_invalidate(
-                    state, resource, request.passed, self._now()
-                ):
+                for stored, key in engine.walker.to_invalidate(state, resource, request.passed, self._now()):
                     engine.loads.begin(engine.sessions.drop(state, stored, Removal.INVALIDATED, key=key))
 
         if persistence is None:
@@ -334,7 +337,7 @@ class Session(Discreet, gc=False, eq=False):
         state, until, slot = found
         now = self._now()
         if request.passed or state.short_cut(resource, now) is None:
-            self._engine.resolver.note_hit(state, resource, request.passed, now)
+            self._engine.counting.note_hit(state, resource, request.passed, now)
             value: T = value_of(resource, slot)
             return value
         # The first hit on what was just resolved is the sample: timed as a whole, from call to answer.
@@ -374,7 +377,7 @@ class Session(Discreet, gc=False, eq=False):
         state, until, slot = found
         now = self._now()
         if request.passed or state.short_cut(resource, now) is None:
-            self._engine.resolver.note_hit(state, resource, request.passed, now)
+            self._engine.counting.note_hit(state, resource, request.passed, now)
             held: T = value_of(resource, slot)
             return held
         answer = self._hit(resource, {})
@@ -400,13 +403,13 @@ class Session(Discreet, gc=False, eq=False):
                     lambda: engine.resolver.answer(self._user, resource, request)
                 )
         except asyncio.CancelledError:
-            engine.resolver.note_unanswered(self._user, resource, Count.CANCELLED)
+            engine.counting.note_unanswered(self._user, resource, Count.CANCELLED)
             raise
         except BaseException:
-            engine.resolver.note_unanswered(self._user, resource, Count.FAILED)
+            engine.counting.note_unanswered(self._user, resource, Count.FAILED)
             raise
         now = self._now()
-        outcome = engine.resolver.note_answer(call, resource, now - began)
+        outcome = engine.counting.note_answer(call, resource, now - began)
         return Lookup(value_of(resource, slot), outcome, slot, now)
 
     def _from_memory(self, resource: Resource[T], request: Request) -> Lookup[T] | None:
@@ -415,7 +418,7 @@ class Session(Discreet, gc=False, eq=False):
             return None
         state, _, slot = found
         now = self._now()
-        self._engine.resolver.note_hit(state, resource, request.passed, now)
+        self._engine.counting.note_hit(state, resource, request.passed, now)
         return Lookup(value_of(resource, slot), HIT, slot, now)
 
     def _ready(self, resource: Resource[Any], request: Request) -> tuple[State, float, Slot] | None:
@@ -433,13 +436,13 @@ class Session(Discreet, gc=False, eq=False):
         due: list[Due] = []
         try:
             with engine.home.lock:
-                found = engine.resolver.walk(state, resource, request.passed, now, due)
+                found = engine.walker.walk(state, resource, request.passed, now, due)
         except Exception:
             # A derived function that raises, or an argument that is missing: the get has ended here.
-            engine.resolver.count(state, resource, Count.FAILED)
+            engine.counting.count(state, resource, Count.FAILED)
             raise
         if due:
-            engine.resolver.refresh(state, due, now)
+            engine.walker.refresh(state, due, now)
         return None if found is None else (state, *found)
 
     def _peek(self, resource: Resource[T]) -> Lookup[T] | None:
@@ -448,7 +451,7 @@ class Session(Discreet, gc=False, eq=False):
         if state is None:
             return None
         now = self._now()
-        found = self._engine.resolver.walk(state, resource, request.passed, now, None)
+        found = self._engine.walker.walk(state, resource, request.passed, now, None)
         return None if found is None else Lookup(value_of(resource, found[1]), HIT, found[1], now)
 
     def _attach(self) -> State | None:
