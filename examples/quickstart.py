@@ -1,4 +1,4 @@
-"""Declare what is slow, read it per user. Run it: ``uv run python examples/quickstart.py``."""
+"""Declare what is slow, read it per user. Run it: ``.venv/bin/python examples/quickstart.py``."""
 
 import asyncio
 from datetime import timedelta

@@ -1,4 +1,7 @@
-"""What was fetched once is there after a restart. Run it twice: ``uv run python examples/restart.py /tmp/shop/sessions``."""
+"""What was fetched once is there after a restart.
+
+Run it twice: ``.venv/bin/python examples/restart.py /tmp/shop/sessions``.
+"""
 
 import asyncio
 import sys

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "examples"
 
 
 def lines(name: str, *arguments: str) -> list[str]:
@@ -20,6 +22,13 @@ def test_the_quickstart_fetches_once_for_each_user() -> None:
     assert ["miss", "miss", "hit", "hit"] == [
         line.split()[1].strip(",") for line in lines("quickstart.py")[:4]
     ]
+
+
+def test_the_first_example_of_the_readme_runs_as_copied() -> None:
+    copied = re.search(r"```python\n(.+?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
+    assert copied is not None
+    done = subprocess.run([sys.executable, "-"], input=copied[1], capture_output=True, text=True, check=False)
+    assert (0, "hit ('zone-7-a', 'zone-7-b')\n", "") == (done.returncode, done.stdout, done.stderr)
 
 
 def test_what_was_fetched_before_a_restart_is_there_after_it(tmp_path: Path) -> None:
