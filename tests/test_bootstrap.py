@@ -168,6 +168,17 @@ async def test_the_ttl_of_the_settings_is_that_of_every_resource() -> None:
         assert cache.policy(endpoints) == POLICY
 
 
+@pytest.mark.parametrize(("seconds", "ahead"), [(1, None), (9, None), (60, POLICY.refresh_ahead)])
+async def test_a_ttl_too_short_for_refresh_ahead_goes_without_it_and_without_a_warning(
+    seconds: int, ahead: float | None, recwarn: pytest.WarningsRecorder
+) -> None:
+    settings = Settings(upstream_url="http://127.0.0.1:1", ttl=timedelta(seconds=seconds))
+    async with ipc_cache(settings) as cache:
+        kept = [cache.policy(resource) for resource in catalog if not resource.derived]
+    assert {(policy.ttl, policy.refresh_ahead) for policy in kept} == {(timedelta(seconds=seconds), ahead)}
+    assert not recwarn.list
+
+
 async def test_limits_are_those_of_the_settings_unless_the_program_has_its_own(simulator: Simulator) -> None:
     settings = Settings(
         upstream_url=simulator.url,

@@ -15,10 +15,12 @@ from coatcheck.engine.stats import CacheStats, UserStats
 from coatcheck.errors import KeysUnusable, NoCredentials, SettingsError, StoreFailed, StoreInUse
 from coatcheck.ipc.api import IpcCloud, log_in
 from coatcheck.ipc.executor import APIExecutorService
+from coatcheck.ipc.held import policy_with_ttl
 from coatcheck.ipc.resources import catalog
 from coatcheck.settings import Settings, load
 from coatcheck.stores.key_ring import KeyRing
 from coatcheck.stores.sqlite import SQLiteStore
+from coatcheck.stores.sqlite_place import check_place
 from coatcheck.upstream.breaker import BreakerState  # noqa: TC001 - a Struct reads its annotations
 from coatcheck.upstream.client import UpstreamClient
 from coatcheck.upstream.log_ins import Account, LogIns
@@ -130,7 +132,9 @@ class IpcCache(SessionCache[IpcCloud]):
     def _connect(self, user: str) -> IpcCloud:
         found = self._credentials(user)
         if found is None:
-            raise NoCredentials("no account is configured for this user: add one to COATCHECK_ACCOUNTS")
+            raise NoCredentials(
+                "no account is configured for this user: add one to COATCHECK_ACCOUNTS, or to accounts in the TOML file"
+            )
         tokens = self._log_ins.provider(found) if isinstance(found, Account) else found
         return IpcCloud(self._client, tokens, cooldown=self._client.cooldowns.of(user))
 
@@ -181,7 +185,7 @@ def ipc_cache(
     if settings.ttl is not None:
         cache.set_policies(
             {
-                resource: msgspec.structs.replace(resource.policy, ttl=settings.ttl)
+                resource: policy_with_ttl(resource.policy, settings.ttl)
                 for resource in catalog
                 if not resource.derived
             }
@@ -234,6 +238,8 @@ def session_store(settings: Settings, *, clock: Clock | None = None) -> SQLiteSt
     if path is None:
         return None
     try:
+        # Before there are keys for it.
+        check_place(path.resolve())
         return SQLiteStore(
             path, keys=KeyRing.at(settings.keys_file()), clock=clock, max_bytes=settings.max_store_bytes
         )

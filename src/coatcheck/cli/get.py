@@ -12,7 +12,6 @@ from coatcheck.cli.mistake import Mistake
 from coatcheck.errors import (
     InvalidKey,
     MissingArgument,
-    NoCredentials,
     UnknownArgument,
     UnknownResource,
     WrongType,
@@ -69,10 +68,6 @@ async def get(
         look = await _look_up(settings, wanted, user, arguments, refresh=refresh)
     except (UnknownResource, UnknownArgument, MissingArgument, InvalidKey) as error:
         raise Mistake(str(error)) from None
-    except NoCredentials as error:
-        raise NoCredentials(
-            f"{error}; add it to COATCHECK_ACCOUNTS, or to accounts in the TOML file"
-        ) from None
     _show(wanted, look, as_json=json)
     return 0
 

@@ -65,9 +65,11 @@ def loaded_at(look: Lookup[Any], clock: Clock) -> datetime:
 
 
 def policy_with_ttl(policy: Policy, ttl: timedelta) -> Policy:
-    """Return *policy* with another ttl.
+    """Return *policy* with another ttl; without refresh ahead if so short a ttl leaves no time for it.
 
     Raises:
         PolicyError: the ttl is not longer than zero.
     """
-    return msgspec.structs.replace(policy, ttl=ttl)
+    changed = msgspec.structs.replace(policy, ttl=ttl)
+    late = msgspec.structs.replace(changed, refresh_ahead=None)
+    return late if changed.advice() != late.advice() else changed
