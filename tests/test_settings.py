@@ -247,12 +247,19 @@ def test_a_token_and_a_password_for_one_user_contradict_each_other(monkeypatch: 
 @pytest.mark.parametrize(
     ("text", "lines"),
     [
-        ("upstream_ulr = 'http://host'", ["setting COATCHECK_UPSTREAM_ULR: there is no such setting"]),
+        (
+            "upstream_ulr = 'http://host'",
+            ["setting upstream_ulr in coatcheck.toml: there is no such setting"],
+        ),
+        (
+            f"[limits]\nmax_loadz = '{CANARY}'",
+            ["setting limits.max_loadz in coatcheck.toml: there is no such setting"],
+        ),
         ("ttl = true", [f"setting COATCHECK_TTL: {DURATION}"]),
         ("ttl = nan", [f"setting COATCHECK_TTL: {DURATION}"]),
         ("accounts = 3", ["setting COATCHECK_ACCOUNTS: must be a table"]),
         ("[limits]\nmax_loads = 'x'", ["setting COATCHECK_LIMITS__MAX_LOADS: must be a whole number"]),
-        ('"a\\nb" = 1', ["setting COATCHECK_…: there is no such setting"]),
+        ('"a\\nb" = 1', ["setting … in coatcheck.toml: there is no such setting"]),
         (
             f"password = {CANARY}",
             ["setting COATCHECK_CONFIG: coatcheck.toml is not TOML (at line 1, column 12)"],
@@ -273,6 +280,58 @@ def test_a_token_and_a_password_for_one_user_contradict_each_other(monkeypatch: 
 def test_a_wrong_file_is_a_line_for_each_mistake(text: str, lines: list[str]) -> None:
     Path("coatcheck.toml").write_text(text)
     assert complaint() == lines
+
+
+def test_a_misspelt_key_is_told_with_the_file_that_it_is_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("mine.toml").write_text(f"tl = '{CANARY}'\n[limits]\nmax_bytes = 5")
+    monkeypatch.setenv("COATCHECK_CONFIG", "mine.toml")
+    monkeypatch.setenv("COATCHECK_LIMITS__MAX_BITES", "5")
+    assert set(complaint()) == {
+        "setting tl in mine.toml: there is no such setting",
+        "setting COATCHECK_LIMITS__MAX_BITES: there is no such setting",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("COATCHECK_STROE", "COATCHECK_STROE"),
+        ("coatcheck_stroe", "coatcheck_stroe"),
+        ("COATCHECK_TTL__X", "COATCHECK_TTL__X"),
+        ("COATCHECK_", "COATCHECK_"),
+        ("COATCHECK_A B\n", "COATCHECK_…"),
+    ],
+)
+def test_a_variable_that_is_no_setting_is_named_in_the_log_without_its_value(
+    name: str, shown: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv(name, CANARY)
+    assert load() == Settings()
+    assert [f"{shown} is ignored: there is no such setting"] == [each.getMessage() for each in caplog.records]
+    assert CANARY not in repr([vars(each) for each in caplog.records])
+
+
+def test_nothing_is_said_of_variables_that_are_read_or_empty(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    Path("mine.toml").touch()
+    given = {
+        "COATCHECK_CONFIG": "mine.toml",
+        "COATCHECK_DEEP": "1",
+        "COATCHECK_SEED": "7",
+        "COATCHECK_STROE": "",
+        "COATCHECK_KEYS": "keys",
+        "coatcheck_max_body": "5",
+        "COATCHECK_ACCOUNTS__ANN": "p",
+        "COATCHECK_LIMITS__MAX_LOADS": "3",
+        "COATCHECK_EVERYONE_SEES_DATA_OF__EMAIL": "all@example.com",
+        "COATCHECK_EVERYONE_SEES_DATA_OF__PASSWORD": "p",
+    }
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    settings = load()
+    assert (5, 3, {"ann"}) == (settings.max_body, settings.limits.max_loads, set(settings.accounts))
+    assert [] == caplog.records
 
 
 def test_a_file_that_is_no_text_is_named() -> None:

@@ -20,6 +20,7 @@ Example::
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import re
@@ -27,7 +28,7 @@ import tomllib
 from collections.abc import Mapping  # noqa: TC003 - pydantic reads annotations at run time
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from platformdirs import user_config_path, user_data_path
@@ -49,11 +50,19 @@ from coatcheck.errors import SettingsError
 from coatcheck.stores.key_ring import TAG
 from coatcheck.upstream.tokens import sendable
 
+logger = logging.getLogger("coatcheck.settings")
+
 PREFIX: Final = "COATCHECK_"
 CONFIG: Final = f"{PREFIX}CONFIG"
 DEFAULT_FILE: Final = "coatcheck.toml"
 IN_MEMORY: Final = "memory"
 """The setting of ``store`` that keeps sessions in memory alone."""
+
+_NO_SETTINGS: Final = {CONFIG, f"{PREFIX}DEEP", f"{PREFIX}SEED"}
+"""Variables that are read elsewhere: which file is read, and how deep coatcheck's own tests search."""
+
+_TABLES: Final = {"accounts", "everyone_sees_data_of", "limits"}
+"""Settings whose fields may be given as variables of their own."""
 
 MIN_STORE_BYTES: Final = 1024 * 1024
 
@@ -272,7 +281,7 @@ def default_keys() -> Path:
 
 
 def load(config: str | Path | None = None) -> Settings:
-    """Return the settings of this process.
+    """Return the settings of this process. A variable that looks like a setting and is none is named in the log.
 
     Args:
         config: the TOML file to read instead of the one that ``COATCHECK_CONFIG`` names.
@@ -280,23 +289,50 @@ def load(config: str | Path | None = None) -> Settings:
     Raises:
         SettingsError: for each wrong setting one line that names it; none shows a value.
     """
+    _warn_of_unknown_variables()
     given = config if config is not None else os.environ.get(CONFIG) or None
-    written = (
-        _read(Path(DEFAULT_FILE), required=False) if given is None else _read(Path(given), required=True)
-    )
+    path = Path(DEFAULT_FILE if given is None else given)
+    file = _File(path, _read(path, required=given is not None))
     # Raised below, where no exception that holds the values can become the context.
     try:
         # Not `dict()` alone: it takes what has `keys` for a mapping.
-        return Settings(**dict(iter(_FromEnvironment(**written))))
+        return Settings(**dict(iter(_FromEnvironment(**file.written))))
     except ValidationError as error:
         lines = [
-            _line(problem["loc"], problem["type"], problem["msg"])
+            _line(problem["loc"], problem["type"], problem["msg"], file)
             for problem in error.errors(include_input=False)
         ]
     except SourceError as error:
         field = re.search(r'field "(\w+)"', str(error))
         lines = [f"setting {PREFIX}{field[1].upper() if field else '…'}: must be a table written as JSON"]
     raise SettingsError("\n".join(dict.fromkeys(lines)))
+
+
+def _warn_of_unknown_variables() -> None:
+    for name, value in os.environ.items():
+        upper = name.upper()
+        if not value or not upper.startswith(PREFIX) or upper in _NO_SETTINGS:
+            continue
+        setting, nested, _ = upper.removeprefix(PREFIX).lower().partition("__")
+        if setting not in (_TABLES if nested else Settings.model_fields):
+            shown = name if _PLAIN_NAME.fullmatch(name) else f"{PREFIX}…"
+            logger.warning("%s is ignored: there is no such setting", shown)
+
+
+class _File(NamedTuple):
+    """A file of settings, and what is written in it."""
+
+    path: Path
+    written: dict[str, Any]
+
+    def has(self, names: list[str]) -> bool:
+        """Tell whether it is in the file that something is called so."""
+        level: object = self.written
+        for name in names:
+            if not isinstance(level, dict) or name not in level:
+                return False
+            level = level[name]
+        return True
 
 
 def _read(path: Path, *, required: bool) -> dict[str, Any]:
@@ -317,7 +353,7 @@ def _read(path: Path, *, required: bool) -> dict[str, Any]:
     raise SettingsError(f"setting {CONFIG}: {path} {problem}")
 
 
-def _line(place: tuple[int | str, ...], kind: str, message: str) -> str:
+def _line(place: tuple[int | str, ...], kind: str, message: str, file: _File) -> str:
     """Say in one line what is wrong, without the value, and without user ids, which are keys of ``accounts``."""
     if not place:
         return f"setting {message.removeprefix('Value error, ')}"
@@ -330,6 +366,9 @@ def _line(place: tuple[int | str, ...], kind: str, message: str) -> str:
             if field
             else (f"setting {PREFIX}ACCOUNTS: {text}")
         )
-    if not all(_PLAIN_NAME.fullmatch(name) for name in names):
+    plain = all(_PLAIN_NAME.fullmatch(name) for name in names)
+    if kind == "extra_forbidden" and file.has(names):
+        return f"setting {'.'.join(names) if plain else '…'} in {file.path}: {text}"
+    if not plain:
         return f"setting {PREFIX}…: there is no such setting"
     return f"setting {PREFIX}{'__'.join(names).upper()}: {text}"

@@ -148,8 +148,10 @@ async def test_no_user_is_no_user(get: Get) -> None:
 
 async def test_a_user_without_an_account_is_told_where_to_put_one(get: Get, simulator: Simulator) -> None:
     ended = await get("endpoints", "--user", "somebody")
-    assert ended.code == 1
-    assert "COATCHECK_ACCOUNTS" in ended.complaint
+    assert (ended.code, ended.complaint) == (
+        1,
+        "no account is configured for this user: add one to COATCHECK_ACCOUNTS, or to accounts in the TOML file",
+    )
     assert simulator.calls()["total"] == 0
 
 
@@ -230,7 +232,7 @@ def test_two_wrong_settings_are_two_lines(coatcheck: Coatcheck) -> None:
     assert (ended.code, ended.out) == (2, "")
     assert ended.err.splitlines() == [
         "coatcheck: setting COATCHECK_MAX_BODY: must be 1 or more",
-        "coatcheck: setting COATCHECK_UPSTREAM: there is no such setting",
+        "coatcheck: setting upstream in coatcheck.toml: there is no such setting",
     ]
 
 
