@@ -43,6 +43,10 @@ class Disk(Protocol):
         """Let a node end: in order, or in the middle of whatever it does."""
         ...
 
+    def wipe(self) -> None:
+        """Remove it."""
+        ...
+
 
 class WallOnly:
     """A clock for a store that dates by the only clock it has, and is to live on when the machine has started anew."""
@@ -74,13 +78,16 @@ class MemoryDisk:
     def end(self, *, crash: bool) -> None:
         pass
 
+    def wipe(self) -> None:
+        pass
+
 
 class FileDisk:
     """A SQLite file, copied as it lies there when the process that has it open is killed.
 
     Args:
         clock: dates its entries.
-        folder: an empty one.
+        folder: where it may make one.
         ring: seals them.
         thread: where the store's answers arrive.
     """
@@ -111,6 +118,10 @@ class FileDisk:
                 if found.exists():
                     shutil.copyfile(found, self._path().with_name(self._path().name + suffix))
         self._thread.run(store.aclose())
+
+    def wipe(self) -> None:
+        self.end(crash=False)
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def _path(self) -> Path:
         return self._folder / f"copy-{self._copies}.db"

@@ -26,7 +26,7 @@ from engine.recorded_upstream import RecordedUpstream
 from engine.verdicts import Judge
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterable
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 
     from coatcheck.engine.catalog import Resource
     from coatcheck.engine.policy import Policy
@@ -113,7 +113,7 @@ class World(RecordedUpstream):
             store = self.line = Line(
                 self.disk.start(), self.clock, read_for=self.record.read_for, ended=self._note_end
             )
-        return SessionCache(
+        cache = SessionCache(
             self.catalog,
             connect=self.connect,
             store=store,
@@ -122,6 +122,9 @@ class World(RecordedUpstream):
             clock=self.clock,
             rng=random.Random(0),
         )
+        # Loads are cancelled in the order of a set, which is that of their addresses: another one in each run.
+        cache._loads._flights = InOrder()
+        return cache
 
     @property
     def notices_set_back(self) -> bool:
@@ -153,7 +156,7 @@ class World(RecordedUpstream):
         """
         assert self.disk is not None
         line, was_well = self.beneath, self.beneath.well
-        out_of_step = self._out_of_step()
+        out_of_step, moment = self._out_of_step(), self.record.next()
         self.record.closed.add(self.record.node)
         for load in self.record.waiting():
             load.stubborn = False
@@ -170,8 +173,8 @@ class World(RecordedUpstream):
         self.clock.ahead += aged
         if not crash and was_well:
             out_of_step = set()
-        for key in [key for key in self.judge.seen if key[0] in out_of_step]:
-            del self.judge.seen[key]
+        else:
+            self.judge.forget(out_of_step, since=moment)
         self.record.new_node(out_of_step=out_of_step, aged=max(aged, 0.0), lost=aged < 0)
         self.handles.clear()
         self.authority = self.authority if authority is None else authority
@@ -555,7 +558,7 @@ class World(RecordedUpstream):
             loop.drain()
             loop.close()
             if self.disk is not None:
-                self.disk.end(crash=False)
+                self.disk.wipe()
             # The collector does not look into handles: one in a circle with its cache would keep both for ever, and so
             # would one in the frame of a traceback.
             self.handles.clear()
@@ -601,6 +604,24 @@ class World(RecordedUpstream):
             assert sum(tally.ends) == loads, told
             assert tally.causes[Cause.GET] <= shown.gets - shown.hits - shown.coalesced, told
             assert shown.calls_saved == sum(map(cost_of, answered(mine))) - loads, told
+
+
+class InOrder(set[Any]):
+    """A set that is gone through in the order in which it was filled."""
+
+    def __init__(self) -> None:
+        self._order: dict[Any, None] = {}
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._order)
+
+    def add(self, element: Any) -> None:
+        super().add(element)
+        self._order[element] = None
+
+    def discard(self, element: Any) -> None:
+        super().discard(element)
+        self._order.pop(element, None)
 
 
 async def _done(work: Awaitable[object]) -> bool:

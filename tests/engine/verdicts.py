@@ -44,6 +44,14 @@ class Judge:
         # The best that has been returned: for each key, when and the load's number.
         self.seen: dict[tuple[Any, ...], list[tuple[int, int]]] = {}
 
+    def forget(self, users: set[str], *, since: int) -> None:
+        """Let a later node fall behind what these were shown, and behind what anybody was *since*: it may be lost."""
+        self.seen = {
+            key: [each for each in shown if each[0] < since]
+            for key, shown in self.seen.items()
+            if key[0] not in users
+        }
+
     def judge(self, get: Get) -> None:
         if get.error is not None:
             self._judge_error(get, get.error)
