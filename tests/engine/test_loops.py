@@ -17,8 +17,8 @@ from coatcheck.engine import home as homes
 from coatcheck.engine.cache import SessionCache
 from coatcheck.engine.policy import Policy
 from coatcheck.errors import CacheClosed, LoaderBroke, SessionCleared
-from coatcheck.testing import FakeClock, settle
-from engine.threads import Api, Upstream, conserved, hit, meet, reach, result, spawn, spawn_loop
+from coatcheck.testing import FakeClock, FaultyStore, MemoryStore, settle
+from engine.threads import PATIENCE, Api, Upstream, conserved, hit, meet, reach, result, spawn, spawn_loop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -94,6 +94,28 @@ def test_what_one_run_loaded_the_next_finds_in_memory(cache: SessionCache[Api], 
     assert first == asyncio.run(run())
     assert 1 == len(upstream.calls)
     assert 1 == cache.stats().resources["zones"].hits
+
+
+def test_a_clear_that_another_loop_took_over_ends_on_the_loop_that_began_it(upstream: Upstream) -> None:
+    store = FaultyStore(MemoryStore())
+    store.slow(0.05, "clear")
+    cache = SessionCache(upstream.catalog, connect=upstream.connect, store=store)
+    former, present = Stopped(), Stopped()
+    former.run(cache.session(ANN).get(upstream.zones))
+    clearing = former.task(cache.session(ANN).clear())
+    former.run(asyncio.sleep(0))
+    present.run(cache.session(BOB).get(upstream.zones))
+
+    # It is home again now, where the first attempt goes on beside the second.
+    assert former.run(asyncio.wait_for(clearing, PATIENCE)).durable
+    former.run(asyncio.sleep(0.2))
+
+    stats = cache.stats().store
+    assert stats is not None
+    assert 0 == stats.distrusted_users
+    former.run(cache.aclose())
+    present.end()
+    former.end()
 
 
 def test_the_next_run_loads_on_its_own_loop_with_a_new_connection(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import weakref
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -14,7 +15,7 @@ from coatcheck.engine.entry import Outcome
 from coatcheck.engine.guarded import LONGEST_PAUSE, GuardedStore
 from coatcheck.engine.limits import Limits
 from coatcheck.engine.policy import Policy
-from coatcheck.engine.store import Owner, Record, Store, Written
+from coatcheck.engine.store import Owner, Record, Store, StoredSession, Written
 from coatcheck.errors import Forbidden, NotFound, SessionCleared, StoreFailed, UpstreamFailed
 from coatcheck.testing import FakeClock, settle
 from coatcheck.testing.stores import Fault, FaultyStore
@@ -243,6 +244,22 @@ class TestRestart:
         asyncio.run(first())
         asyncio.run(second())
 
+    def test_a_cache_whose_loop_ended_while_it_was_read_for_is_freed(
+        self, world: World, clock: FakeClock, store: FaultyStore
+    ) -> None:
+        store.fault(Fault.HANGS, "open")
+
+        async def run() -> weakref.ref[SessionCache[Any]]:
+            cache = SessionCache(world.catalog, connect=world.connect, clock=clock, store=store)
+            getting = asyncio.ensure_future(cache.session(ANN).get(world.account))
+            await settle(lambda: store.hanging == 1)
+            assert not getting.done()
+            return weakref.ref(cache)
+
+        cache = asyncio.run(run())
+        gc.collect()
+        assert cache() is None
+
     def test_what_was_being_written_when_a_loop_ended_is_not_trusted(
         self, world: World, clock: FakeClock, store: FaultyStore
     ) -> None:
@@ -295,10 +312,35 @@ class TestAuthority:
         await first.session(ANN).get(world.account)
         await first.aclose()
         for authority in (lambda _: None, unknown):
+            store.calls.clear()
             cache = make_cache(world, store=store, authority=authority)
             assert (await cache.session(ANN).lookup(world.account)).outcome is Outcome.MISS
+            await cache.session(ANN).get(world.item, number=7)
             await cache.settled()
-        assert store.calls == {}
+            # What was stored under one is older than memory now.
+            assert store.calls == {"clear": 1}
+
+    @pytest.mark.parametrize("change", ["invalidated", "refused", "reloaded"])
+    async def test_what_changed_without_one_does_not_come_back_with_it(
+        self, make_cache: MakeCache, world: World, disk: Store, change: str
+    ) -> None:
+        first = make_cache(world, store=disk, authority=lambda _: "herself")
+        await first.session(ANN).get(world.account)
+        await first.aclose()
+        second = make_cache(world, store=disk, authority=lambda _: None)
+        if change == "invalidated":
+            await second.session(ANN).invalidate(world.account)
+        elif change == "refused":
+            world.fail("account", lambda: Forbidden("403"))
+            with pytest.raises(Forbidden):
+                await second.session(ANN).get(world.account)
+            del world.answers["account"]
+        else:
+            await second.session(ANN).get(world.account)
+        await second.settled()
+        await second.aclose()
+        third = make_cache(world, store=disk, authority=lambda _: "herself")
+        assert (await third.session(ANN).lookup(world.account)).outcome is Outcome.MISS
 
 
 class TestClear:
@@ -458,7 +500,50 @@ class TestClear:
         assert store.calls["clear_all"] == 0
 
 
+NONSENSE: dict[str, tuple[str, Any]] = {
+    "no session": ("open", None),
+    "no records": ("open", StoredSession(b"1" * 16, None)),  # type: ignore[arg-type]
+    "other records": ("open", StoredSession(b"1" * 16, (1,))),  # type: ignore[arg-type]
+    "no arguments": ("open", StoredSession(b"1" * 16, (Record("account()", None, b"1", 0.0),))),  # type: ignore[arg-type]
+    "no age": ("open", StoredSession(b"1" * 16, (Record("account()", b"s0:", b"1", "0"),))),  # type: ignore[arg-type]
+    "rejected in words": ("open", StoredSession(b"1" * 16, (), "none")),  # type: ignore[arg-type]
+    "no end of a put": ("put", None),
+    "another end of a put": ("put", "stored"),
+    "no end of a delete": ("delete", None),
+}
+
+
 class TestFaults:
+    @pytest.mark.parametrize(("operation", "answer"), NONSENSE.values(), ids=NONSENSE.keys())
+    async def test_an_answer_that_is_none_is_a_failure(
+        self,
+        make_cache: MakeCache,
+        world: World,
+        disk: Store,
+        clock: FakeClock,
+        operation: str,
+        answer: object,
+    ) -> None:
+        class Confused:
+            def __getattr__(self, name: str) -> Any:
+                async def answered(*_: object, **__: object) -> object:
+                    return answer
+
+                return answered if name == operation else getattr(disk, name)
+
+        cache = make_cache(world, store=cast("Store", Confused()))
+        session = cache.session(ANN)
+        assert await session.get(world.account) == 1
+        await session.invalidate(world.account)
+        assert (await session.lookup(world.account)).outcome is Outcome.MISS
+        await clock.advance(1)
+        await cache.settled()
+        store = cache.stats().store
+        assert store is not None
+        assert store.failures >= 1
+        assert store.writes_waiting == 0
+        assert (await session.clear()).durable
+
     @pytest.mark.parametrize("fault", [Fault.FAILS, Fault.HANGS])
     async def test_a_get_goes_on_without_a_store_that_does_not_answer(
         self, make_cache: MakeCache, world: World, store: FaultyStore, clock: FakeClock, fault: Fault

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import signal
 import sqlite3
 import stat
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from coatcheck.engine.store import Owner, Written
-from coatcheck.errors import StoreFailed
+from coatcheck.errors import ForkedCache, StoreFailed
 from coatcheck.stores.sqlite import SQLiteStore, inspect
 from coatcheck.testing.store_contract import held
 from stores.sqlite_rig import ANN, BOB, DAY, KEYS, Rig, record
@@ -441,6 +442,56 @@ async def test_a_session_whose_row_is_damaged_is_begun_anew(rig: Rig, change: st
         assert ((), 1) == (back.records, back.rejected)
         assert Written.APPLIED is await store.put(ANN, back.id, record(), keep_for=DAY)
         assert {("zones", b""): b"[1]"} == held(await store.open(ANN))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform does not fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+async def test_a_child_forked_while_another_thread_asks_is_not_stuck(rig: Rig) -> None:
+    async with rig.open() as store:
+        with store._threads._gate:
+            pid = os.fork()
+            if pid == 0:
+                signal.signal(signal.SIGALRM, signal.SIG_DFL)
+                signal.alarm(10)
+                try:
+                    asyncio.run(store.open(ANN))
+                except ForkedCache:
+                    os._exit(0)
+                finally:
+                    os._exit(1)
+        assert 0 == os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])  # noqa: ASYNC222 - it ends at once
+
+
+# What a schema of types does not let in, a damaged page may hold all the same.
+UNTYPED = """
+    PRAGMA writable_schema = ON;
+    UPDATE sqlite_master SET sql = replace(replace(sql, ') STRICT', ')'), 'NOT NULL', '') WHERE name IN ('sessions', 'meta');
+"""
+
+
+async def test_a_session_that_is_not_dated_is_begun_anew(rig: Rig) -> None:
+    async with rig.open() as store:
+        session = await store.open(ANN)
+        await store.put(ANN, session.id, record(), keep_for=DAY)
+    rig.script(UNTYPED)
+    rig.sql("UPDATE sessions SET opened = NULL")
+    async with rig.open() as store:
+        back = await store.open(ANN)
+        assert back.id != session.id
+        assert back.id == (await store.open(ANN)).id
+
+
+@pytest.mark.parametrize(
+    "change", ["DELETE FROM meta", "UPDATE meta SET high_water = 'now'", "UPDATE meta SET era = NULL"]
+)
+async def test_a_file_that_does_not_tell_the_date_is_moved_aside(rig: Rig, change: str) -> None:
+    async with rig.open() as store:
+        await store.open(ANN)
+    rig.script(UNTYPED)
+    rig.sql(change)
+    async with rig.open() as store:
+        assert 0 == (await store.size()).sessions
+        await store.open(ANN)
 
 
 async def test_rejected_entries_are_deleted_as_soon_as_they_can_be(rig: Rig) -> None:

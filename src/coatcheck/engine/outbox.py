@@ -53,6 +53,7 @@ class Outbox(Discreet, gc=False, eq=False):
         writes: what is to be written, in order; the first may be under way. None for nothing.
         draining: the task that applies them.
         pause: how long the next repair is put off, because nothing could be written after the last one.
+        behind: with no authority to write under: what was stored before is being cleared, or has been.
     """
 
     authority: str | None = ""
@@ -62,6 +63,7 @@ class Outbox(Discreet, gc=False, eq=False):
     writes: deque[Put | Delete] | None = None
     draining: asyncio.Task[None] | None = None
     pause: float = 0.0
+    behind: bool = False
 
     def add(self, write: Put | Delete) -> deque[Put | Delete] | None:
         """Take in a write; return the writes if it is the first: then somebody has to begin to apply them."""

@@ -18,13 +18,13 @@ from coatcheck.engine.guarded import GuardedStore
 from coatcheck.engine.outbox import Outbox, Put
 from coatcheck.engine.policy import JITTER_STEPS, Freshness, judge
 from coatcheck.engine.stats import StoreStats
-from coatcheck.engine.store import Owner, Record
+from coatcheck.engine.store import Owner, Record, checked
 from coatcheck.engine.write_behind import OPERATION_SECONDS, WriteBehind, under
 from coatcheck.errors import BadUpstreamBody, StoreFailed
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Callable, Iterable
 
     from coatcheck.clock import Clock
     from coatcheck.engine.catalog import Catalog, Resource
@@ -188,16 +188,23 @@ class Persistence:
         bad: list[tuple[Resource[Any], str]] = []
         asked = NEVER
 
-        def read(store: Store) -> Awaitable[StoredSession]:
+        async def read(store: Store) -> StoredSession:
             nonlocal asked
             asked = self._clock.monotonic()
-            return store.open(owner)
+            return checked(await store.open(owner))
 
         try:
             stored = await self._store.read(read, seconds=OPERATION_SECONDS)
             await self._take_up(stored.records, asked, outbox, found, bad)
         except StoreFailed:
             pass  # counted there; the upstream is asked instead
+        except asyncio.CancelledError:
+            # Nobody but the end of its loop cancels this. A task that has ended so refers to what it worked on: neither
+            # may refer to it.
+            with self._home.lock:
+                if outbox.opening is asyncio.current_task():
+                    outbox.opening = None
+            raise
         with self._home.lock:
             if outbox is not state.outbox or state.closed:
                 return

@@ -149,7 +149,11 @@ class Repairs:
                 delay = longer(delay)
                 await self._rest(repair, delay)
         except HomeEnded:
-            pass  # it goes on at the next one
+            # It goes on at the next one, and so do they who wait here, should this loop run again.
+            for waiter in repair.waiting:
+                if not waiter.done():
+                    waiter.set_exception(HomeEnded())
+                    waiter.exception()  # looked at: perhaps nobody else does
         finally:
             if repair.pause is not None:
                 repair.pause.cancel()
@@ -167,20 +171,31 @@ class Repairs:
     async def _attempt(self, user: str | None, repair: Repair) -> bool:
         """Try once; tell whether this repair has come to its end."""
         with self._home.step:
+            self._check_current(user, repair)
             waiting, repair.waiting = repair.waiting, []
         try:
             await self._store.insist(lambda store: _clear(store, self._catalog, user), seconds=CLEAR_SECONDS)
             applied = True
         except StoreFailed:
             applied = False
-        with self._home.step:
-            for waiter in waiting:
-                if not waiter.done():
-                    waiter.set_result(applied)
-            if not applied or repair.waiting:
-                return False
-            self._end(user)
-            return True
+        try:
+            with self._home.step:
+                self._check_current(user, repair)
+                for waiter in waiting:
+                    if not waiter.done():
+                        waiter.set_result(applied)
+                if not applied or repair.waiting:
+                    return False
+                self._end(user)
+                return True
+        except HomeEnded:
+            repair.waiting += waiting
+            raise
+
+    def _check_current(self, user: str | None, repair: Repair) -> None:
+        """Raise `HomeEnded` if another has taken a repair's place meanwhile: this loop was left, and is home again."""
+        if self._under_way.get(user) is not repair:
+            raise HomeEnded
 
     def _end(self, user: str | None) -> None:
         del self._under_way[user]

@@ -10,7 +10,7 @@ Times are ages, in seconds: by what clock a store dates its entries is its own a
 from __future__ import annotations
 
 from enum import Enum
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import msgspec
 
@@ -55,6 +55,31 @@ class StoredSession(Discreet, gc=False):
     id: bytes
     records: tuple[Record, ...] = ()
     rejected: int = 0
+
+
+def checked(stored: Any) -> StoredSession:
+    """Return what a store brought, if it is what the port says.
+
+    Raises:
+        TypeError: it is not.
+    """
+    parts: list[tuple[Any, Any]] = [(stored, StoredSession)]
+    if isinstance(stored, StoredSession):
+        parts += [(stored.id, bytes), (stored.records, tuple), (stored.rejected, int)]
+    if all(isinstance(part, kind) for part, kind in parts) and all(
+        _sound(record) for record in stored.records
+    ):
+        return cast("StoredSession", stored)
+    raise TypeError
+
+
+def _sound(record: Any) -> bool:
+    if not isinstance(record, Record):
+        return False
+    parts: list[tuple[Any, Any]] = [
+        (record.resource, str), (record.arguments, bytes), (record.body, bytes), (record.age, float | int)
+    ]  # fmt: skip
+    return all(isinstance(part, kind) for part, kind in parts)
 
 
 class Written(Enum):

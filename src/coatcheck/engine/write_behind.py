@@ -11,12 +11,12 @@ from coatcheck.engine.outbox import Delete, Outbox, Put
 from coatcheck.engine.policy import death
 from coatcheck.engine.repairs import Repairs, longer
 from coatcheck.engine.stats import Removal
-from coatcheck.engine.store import Owner, Record, Written
+from coatcheck.engine.store import Owner, Record, Written, checked
 from coatcheck.errors import StoreFailed
 
 if TYPE_CHECKING:
     from collections import deque
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Callable, Coroutine
 
     from coatcheck.clock import Clock
     from coatcheck.engine.catalog import Resource
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from coatcheck.engine.policy import Rule
     from coatcheck.engine.sessions import Sessions
     from coatcheck.engine.state import State
-    from coatcheck.engine.store import Store
+    from coatcheck.engine.store import Store, StoredSession
 
 OPERATION_SECONDS: Final = 0.25
 """How long a get waits for the store, and a write may take."""
@@ -118,7 +118,13 @@ class WriteBehind:
         if state.closed or not self.repairs.trusted(state.user):
             return
         outbox = self.outbox(state)
-        writes = None if outbox.authority is None else outbox.add(write)
+        if outbox.authority is None:
+            if not outbox.behind:
+                # What may be stored from other days is older than memory from now on, perhaps older than a revocation.
+                outbox.behind = True
+                self.repairs.begin(state.user)
+            return
+        writes = outbox.add(write)
         if writes is not None:
             outbox.draining = self._spawn(self._drain(state, outbox, writes))
 
@@ -170,7 +176,11 @@ class WriteBehind:
         owner = Owner(self._catalog, state.user)
         if outbox.id is None:
             writes = outbox.writes
-            opened = await self._store.write(lambda store: store.open(owner), seconds=OPERATION_SECONDS)
+
+            async def open_(store: Store) -> StoredSession:
+                return checked(await store.open(owner))
+
+            opened = await self._store.write(open_, seconds=OPERATION_SECONDS)
             if outbox.writes is not writes:
                 return None  # abandoned meanwhile
             outbox.id = opened.id
@@ -184,16 +194,17 @@ class WriteBehind:
             if age(entry.started) >= lifetime:
                 return None
 
-            def put(store: Store) -> Awaitable[Written]:
+            async def put(store: Store) -> Written:
                 record = Record(signature, arguments, entry.body, age(entry.started))
-                return store.put(owner, session, record, keep_for=lifetime - record.age)
+                return Written(await store.put(owner, session, record, keep_for=lifetime - record.age))
 
             return await self._store.write(put, seconds=OPERATION_SECONDS)
         which = None if write.key is None else arguments_of(write.resource, write.key, outbox)
-        return await self._store.write(
-            lambda store: store.delete(owner, session, signature, which, age=age(write.since)),
-            seconds=OPERATION_SECONDS,
-        )
+
+        async def delete(store: Store) -> Written:
+            return Written(await store.delete(owner, session, signature, which, age=age(write.since)))
+
+        return await self._store.write(delete, seconds=OPERATION_SECONDS)
 
     def _age(self, since: float) -> float:
         return self._clock.monotonic() - since

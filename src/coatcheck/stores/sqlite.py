@@ -250,6 +250,8 @@ class _Threads:
     def inherited(self) -> list[sqlite3.Connection]:
         """Refuse every call in a forked child."""
         self._forked = True
+        # Whoever held it does not exist here.
+        self._gate = threading.Lock()
         self._file.release()
         return self.writer.connections()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from coatcheck.stores.sqlite_file import Damaged
 from coatcheck.stores.sqlite_schema import FUTURE
 
 if TYPE_CHECKING:
@@ -33,8 +34,15 @@ class Dates:
         return self._clock.monotonic() + self._offset
 
     def start(self, connection: sqlite3.Connection) -> None:
-        """Find out from a file that was just opened what the date is in it."""
-        self.era, high_water = connection.execute("SELECT era, high_water FROM meta").fetchone()
+        """Find out from a file that was just opened what the date is in it.
+
+        Raises:
+            Damaged: it does not tell.
+        """
+        era, high_water = connection.execute("SELECT era, high_water FROM meta").fetchone() or (None, None)
+        if not (isinstance(era, int) and isinstance(high_water, float)):
+            raise Damaged("the store's file is damaged")
+        self.era = era
         now = self.now()
         if now >= high_water:
             return

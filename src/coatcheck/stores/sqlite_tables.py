@@ -84,9 +84,8 @@ def _usable(
             digest, number, id_, salt, its_key, opened = row[:6]
             if digest != wanted:
                 continue
-            if its_key == key and _is_bytes(id_, ID_BYTES) and _is_bytes(salt, SALT_BYTES):
-                return number, SessionKey(id_, salt, key), opened
-            return None
+            sound = _is_bytes(id_, ID_BYTES) and _is_bytes(salt, SALT_BYTES) and isinstance(opened, float)
+            return (number, SessionKey(id_, salt, key), opened) if sound and its_key == key else None
     return None
 
 
