@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -10,6 +11,7 @@ import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
@@ -24,20 +26,28 @@ from coatcheck.simulator import Simulator
 from coatcheck.upstream.client import UpstreamClient
 from coatcheck.upstream.log_ins import Account
 
+PROGRAM = (sys.executable, "-m", "coatcheck")
+
 
 @asynccontextmanager
-async def running(*options: str) -> AsyncIterator[tuple[Process, dict[str, str]]]:
+async def running(
+    *options: str, program: tuple[str, ...] = PROGRAM, path: str | None = None
+) -> AsyncIterator[tuple[Process, dict[str, list[str]]]]:
     """Start one and read what it says; it has been ended by then."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "coatcheck", "simulator", "--latency-scale", "0", *options),
+        *(*program, "simulator", "--latency-scale", "0", *options),
+        env=os.environ if path is None else {**os.environ, "PATH": path},
         stdin=PIPE,
         stdout=PIPE,
         stderr=PIPE,
     )
     assert process.stdout is not None
     try:
-        lines = [(await process.stdout.readline()).decode() for _ in range(3)]
-        yield process, dict(line.strip().split(None, 1) for line in lines)
+        said: dict[str, list[str]] = {}
+        while "try:" not in said:
+            what, text = (await process.stdout.readline()).decode().strip().split(None, 1)
+            said.setdefault(what, []).append(text)
+        yield process, said
     finally:
         if process.returncode is None:
             process.kill()
@@ -55,14 +65,16 @@ async def running(*options: str) -> AsyncIterator[tuple[Process, dict[str, str]]
 async def test_it_serves_until_it_is_ended(end: Callable[[Process], None], code: int) -> None:
     options = ("--seed", "4", "--users", "2", "--until-stdin-ends")
     async with running(*options) as (process, said):
-        email, password = said["account:"].split()
+        [url], [told] = said["upstream:"], said["try:"]
+        accounts = dict(each.split() for each in said["account:"])
+        (email, password), _ = accounts.items()
         expected = Simulator(SimulatorSettings(seed=4, users=2)).truth(email)
         assert password == expected["password"]
-        assert said["try:"] == (
-            f'COATCHECK_UPSTREAM_URL={said["upstream:"]} COATCHECK_ACCOUNTS=\'{{"{email}":"{password}"}}\''
-            f" coatcheck get endpoints --user {email}"
+        as_json = json.dumps(accounts, separators=(",", ":"))
+        assert told == (
+            f"COATCHECK_UPSTREAM_URL={url} COATCHECK_ACCOUNTS='{as_json}' coatcheck get endpoints --user {email}"
         )
-        settings = Settings(upstream_url=said["upstream:"])
+        settings = Settings(upstream_url=url)
         async with ipc_cache(settings, credentials=lambda _: Account(email, password)) as cache:
             found = await cache.session(email).get(paas_engagement_id)
         assert found == expected["engagements"][0]["paas_engagement_id"]
@@ -71,10 +83,21 @@ async def test_it_serves_until_it_is_ended(end: Callable[[Process], None], code:
         assert (process.returncode, out, err) == (code, b"", b"")
 
 
+async def test_it_prints_three_accounts_and_what_it_is_called_by_where_it_is_not_on_the_path(
+    tmp_path: Path,
+) -> None:
+    program = tmp_path / "coatcheck"
+    program.write_text("import sys; from coatcheck.cli import main; sys.exit(main())")
+    async with running(program=(sys.executable, str(program)), path=str(tmp_path / "bin")) as (_, said):
+        assert len({each.split()[0] for each in said["account:"]}) == 3
+        assert f" {program} get endpoints " in said["try:"][0]
+
+
 def test_a_port_that_is_taken_is_one_line_and_exit_1(coatcheck: Coatcheck) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        ended = coatcheck("simulator", "--port", str(taken.getsockname()[1]))
-    assert (ended.code, ended.complaint) == (1, "Address already in use")
+        port = taken.getsockname()[1]
+        ended = coatcheck("simulator", "--port", str(port))
+    assert (ended.code, ended.complaint) == (1, f"port {port}: Address already in use")
 
 
 async def test_the_demos_upstream_counts_and_ends_with_it() -> None:

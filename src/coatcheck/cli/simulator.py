@@ -3,8 +3,10 @@
 import asyncio
 import os
 import shlex
+import shutil
 import signal
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
@@ -15,6 +17,9 @@ from coatcheck.cli.options import LatencyScale, Seed, Users
 from coatcheck.clock import SystemClock
 
 STOP_ON_STDIN = "--until-stdin-ends"
+
+SHOWN = 3
+"""Accounts that are printed."""
 
 
 async def simulator(
@@ -33,7 +38,7 @@ async def simulator(
 ) -> int:
     """Run the simulated upstream until Ctrl-C or SIGTERM.
 
-    Prints its URL, one account, and how to ask it for something.
+    Prints its URL, three accounts, and how to ask it for something.
     """
     from coatcheck.simulator import Settings, Simulator  # noqa: PLC0415 - an HTTP server takes its time to import
 
@@ -46,21 +51,33 @@ async def simulator(
     if until_stdin_ends:
         # Whoever started this holds the other end; however that process ends, this one does, too.
         loop.add_reader(sys.stdin.fileno(), _read_on, stop)
-    url = await server.start(port=port)
     try:
-        email, password = (server.users(limit=1)[0][name] for name in ("email", "password"))
-        accounts = shlex.quote(msgspec.json.encode({email: password}).decode())
+        url = await server.start(port=port)
+    except OSError as error:
+        raise OSError(error.errno, f"port {port}: {error.strerror}") from None
+    try:
+        accounts = {each["email"]: each["password"] for each in server.users(limit=SHOWN)}
         print(f"upstream: {url}")
-        print(f"account:  {email} {password}")
+        for email, password in accounts.items():
+            print(f"account:  {email} {password}")
         print(
-            f"try:      COATCHECK_UPSTREAM_URL={url} COATCHECK_ACCOUNTS={accounts}"
-            f" coatcheck get endpoints --user {email}",
+            f"try:      COATCHECK_UPSTREAM_URL={url}"
+            f" COATCHECK_ACCOUNTS={shlex.quote(msgspec.json.encode(accounts).decode())}"
+            f" {_program()} get endpoints --user {next(iter(accounts))}",
             flush=True,
         )
         await stop.wait()
     finally:
         await server.close()
     return 0
+
+
+def _program() -> str:
+    """Return what a shell in this place calls this program by."""
+    called = sys.argv[0]
+    return (
+        "coatcheck" if shutil.which("coatcheck") or Path(called).name != "coatcheck" else shlex.quote(called)
+    )
 
 
 def _read_on(stop: asyncio.Event) -> None:
