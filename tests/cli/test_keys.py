@@ -15,6 +15,8 @@ from coatcheck.stores.key_ring import TAG, KeyRing
 
 Keys = Callable[..., Ended]
 
+COST = "sessions that began under it are fetched anew"
+
 
 @pytest.fixture
 def keys(coatcheck: Coatcheck, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Keys:
@@ -80,7 +82,7 @@ def test_rotate_adds_a_first_key_and_keeps_so_many(keys: Keys, tmp_path: Path) -
     ended = keys("rotate", "--keys", str(path))
     three, *others = ids(path)
     assert [two] == others
-    assert f"{three}  new: seals and opens\n{two}  kept: opens\n{one}  dropped\n" == ended.out
+    assert f"{three}  new: seals and opens\n{two}  kept: opens\n{one}  dropped: {COST}\n" == ended.out
 
     keys("rotate", "--keep", "9", "--keys", str(path))
     assert [three, two] == ids(path)[1:]

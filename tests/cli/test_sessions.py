@@ -380,10 +380,10 @@ def test_the_database_of_another_program_is_left_alone(shelf: Shelf, command: tu
     connection.close()
     before = shelf.path.read_bytes()
     ended = shelf.call(*command)
-    assert (1, f"at {shelf.path} is no store that this version of coatcheck knows") == (
-        ended.code,
-        ended.complaint,
-    )
+    assert (
+        1,
+        f"what is at {shelf.path} is the database of another program, not a store of coatcheck: choose another path",
+    ) == (ended.code, ended.complaint)
     assert before == shelf.path.read_bytes()
 
 
@@ -391,10 +391,10 @@ def test_the_database_of_another_program_is_left_alone(shelf: Shelf, command: tu
     ("arguments", "part"),
     [
         (["show"], "this takes a pseudonym or --user"),
-        (["show", "0" * 16, "--user", ANN], "this takes a pseudonym or --user"),
+        (["show", "0" * 16, "--user", ANN], "this takes only one of a pseudonym or --user"),
         (["show", "0123"], "a pseudonym has 16 hexadecimal digits"),
         (["clear"], "this takes a pseudonym, --user or --all"),
-        (["clear", "--all", "--user", ANN], "this takes a pseudonym, --user or --all"),
+        (["clear", "--all", "--user", ANN], "this takes only one of a pseudonym, --user or --all"),
         (["clear", ANN], "a pseudonym has 16 hexadecimal digits"),
         (["clear", "0" * 16, "1" * 16], "Unused Tokens"),
         (["lose"], "Unknown command lose"),

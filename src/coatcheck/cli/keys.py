@@ -48,7 +48,8 @@ def rotate(
 ) -> int:
     """Add a new key, which seals from now on; the kept older ones still open.
 
-    What was sealed with a key that is dropped can't be read any more and is loaded anew.
+    A session stays with the key that it began under. When that key is dropped, it is fetched anew: so don't rotate
+    twice within a ttl, or let --keep be more than 2.
 
     Programs use the new key when they are started the next time.
     """
@@ -60,7 +61,7 @@ def rotate(
     for key in ring.keys[1:]:
         print(f"{key.id}  kept: opens")
     for key in old.keys[len(ring.keys) - 1 :]:
-        print(f"{key.id}  dropped")
+        print(f"{key.id}  dropped: sessions that began under it are fetched anew")
     return 0
 
 

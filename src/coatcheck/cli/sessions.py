@@ -41,6 +41,8 @@ def list_(
 ) -> int:
     """List the stored sessions, each under a pseudonym, the oldest first.
 
+    When a session was opened is renewed at most once an hour; those opened longest ago go first when room is needed.
+
     A program may have the store open meanwhile.
     """
     from coatcheck.stores.sqlite_contents import look  # noqa: PLC0415 - with cryptography, slow to import
@@ -73,14 +75,14 @@ def show(
     keys: Keys = None,
     config: Config = None,
 ) -> int:
-    """Show what is stored in one session: age, remaining life and size of each entry.
+    """Show what is stored in one session: age, remaining life (with the grace for an outage) and size of each entry.
 
     What each is of is shown when there are keys. A program may have the store open meanwhile.
     """
     from coatcheck.stores.sqlite_contents import look  # noqa: PLC0415 - with cryptography, slow to import
 
     if (pseudonym is None) == (user is None):
-        raise Mistake("this takes a pseudonym or --user")
+        raise Mistake(f"this takes {'' if user is None else 'only one of '}a pseudonym or --user")
     wanted = [] if pseudonym is None else [_checked(pseudonym)]
     place = Place(store=store, keys=keys, config=config)
     ring = place.ring(needed=reveal or user is not None)
@@ -121,8 +123,9 @@ def clear(
     from coatcheck.stores.sqlite_contents import look  # noqa: PLC0415 - with cryptography, slow to import
     from coatcheck.stores.sqlite_upkeep import upkeep  # noqa: PLC0415 - the same
 
-    if (pseudonym is not None) + (user is not None) + everyone != 1:
-        raise Mistake("this takes a pseudonym, --user or --all")
+    given = (pseudonym is not None) + (user is not None) + everyone
+    if given != 1:
+        raise Mistake(f"this takes {'only one of ' * (given > 1)}a pseudonym, --user or --all")
     wanted = None if pseudonym is None else [_checked(pseudonym)]
     place = Place(store=store, keys=keys, config=config)
     ring = place.ring(needed=True) if user is not None else None
