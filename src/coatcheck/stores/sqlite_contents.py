@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import sqlite3
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from coatcheck.clock import SystemClock
@@ -13,12 +10,12 @@ from coatcheck.engine.entry import Discreet
 from coatcheck.engine.store import Owner  # noqa: TC001 - a Struct reads its annotations
 from coatcheck.stores.envelope import Contents  # noqa: TC001 - the same
 from coatcheck.stores.seal import DIGEST_BYTES, SealedEntry, SessionKey
-from coatcheck.stores.sqlite_file import BUSY_SECONDS, translated
-from coatcheck.stores.sqlite_inspector import Inspector, inspect
+from coatcheck.stores.sqlite_inspector import Inspector, connected
 from coatcheck.stores.sqlite_schema import FUTURE, TOLERANCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from coatcheck.clock import Clock
     from coatcheck.stores.key_ring import KeyRing
@@ -37,7 +34,7 @@ _ENTRIES: Final = f"""
     SELECT kind, name, started, sealed, expires,
         era = (SELECT era FROM meta) AND started <= ? AND NOT EXISTS (
             SELECT 1 FROM floors AS f
-            WHERE f.scope = 0 AND f.kind = e.kind AND f.floor - {TOLERANCE} > e.started
+            WHERE f.scope = 0 AND f.kind = e.kind AND f.floor + {TOLERANCE} >= e.started
         )
     FROM entries AS e WHERE session = ? AND length(sealed) > 0 ORDER BY started DESC, name"""  # noqa: S608 - a number of ours
 
@@ -140,14 +137,5 @@ def look(
     Raises:
         StoreFailed: there is no store at *path*, or not one that this version of coatcheck knows.
     """
-    # That it is one is checked there.
-    with inspect(path, clock=clock):
-        pass
-    place = Path(os.path.realpath(path))
-    connection = translated(
-        lambda: sqlite3.connect(
-            f"{place.as_uri()}?mode=ro", uri=True, timeout=BUSY_SECONDS, isolation_level=None
-        )
-    )
-    with contextlib.closing(connection):
+    with connected(path) as connection:
         yield FileContents(connection, keys, SystemClock() if clock is None else clock)

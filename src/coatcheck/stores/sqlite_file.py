@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from coatcheck.errors import StoreFailed, StoreInUse
+from coatcheck.stores.sqlite_place import MARK, beside, check_place, exists, size, unwritable
 from coatcheck.stores.sqlite_schema import migrate
 
 if TYPE_CHECKING:
@@ -88,12 +89,12 @@ class StoreFile:
 
     Raises:
         StoreInUse: another process, or another store of this one, has it.
-        StoreFailed: there can be no file there.
+        StoreFailed: there can be no file there, or there is one that is not a store's; then nothing was touched.
     """
 
     def __init__(self, path: Path, clock: Clock) -> None:
         self.path = path
-        self._log = _beside(path, "-wal")
+        self._log = beside(path, "-wal")
         self._clock = clock
         self._lock: int | None = None
         if sqlite3.sqlite_version_info < OLDEST_SQLITE:
@@ -101,11 +102,16 @@ class StoreFile:
             raise StoreFailed(
                 f"this store needs SQLite {oldest} or newer, and this Python has {sqlite3.sqlite_version}"
             )
+        check_place(path)
+        if exists(path) and (reason := unwritable(path)) is not None:
+            raise StoreFailed(f"the store at {path} cannot be written: {reason}")
         reason = None
         try:
             _make_folder(path.parent)
-            self._lock = os.open(_beside(path, ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _PRIVATE)
+            self._lock = os.open(beside(path, ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _PRIVATE)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(self._lock).st_size == 0:
+                os.pwrite(self._lock, MARK, 0)
         except BlockingIOError:
             pass
         except (OSError, ValueError) as error:
@@ -116,8 +122,9 @@ class StoreFile:
         if reason is not None:
             raise StoreFailed(f"there can be no store at {path}: {reason}")
         raise StoreInUse(
-            f"the store at {path} is open in another program; one file serves one process: to share sessions between"
-            " processes use Redis/Valkey"
+            f"the store at {path} is open in another program; one file serves one process: give each a file of its own"
+            " (COATCHECK_STORE), or `memory`. To share sessions between processes takes Redis/Valkey, which this"
+            " version cannot use yet"
         )
 
     def release(self) -> None:
@@ -134,6 +141,7 @@ class StoreFile:
             Damaged: it is no database.
             StoreFailed: it cannot be opened or written, is of a newer version, or not a store at all.
         """
+        check_place(self.path)
         self._make()
         connection = self._connect()
         try:
@@ -172,7 +180,7 @@ class StoreFile:
         try:
             for suffix in _BESIDE:
                 with contextlib.suppress(FileNotFoundError):
-                    _beside(self.path, suffix).replace(_beside(aside, suffix))
+                    beside(self.path, suffix).replace(beside(aside, suffix))
         except OSError as error:
             reason = error.strerror
         if reason is not None:
@@ -185,11 +193,11 @@ class StoreFile:
 
     def sizes(self) -> tuple[int, int]:
         """Return the bytes of the file and of its write-ahead log."""
-        return _size(self.path), self.log_size()
+        return size(self.path), self.log_size()
 
     def log_size(self) -> int:
         """Return the bytes of the write-ahead log."""
-        return _size(self._log)
+        return size(self._log)
 
     def _make(self) -> None:
         """Make an empty file for this user alone; what SQLite puts beside it later is as private as the file is."""
@@ -199,7 +207,7 @@ class StoreFile:
         except FileExistsError:
             for suffix in _BESIDE:
                 with contextlib.suppress(OSError):
-                    _beside(self.path, suffix).chmod(_PRIVATE)
+                    beside(self.path, suffix).chmod(_PRIVATE)
         except OSError as error:
             reason = error.strerror
         if reason is not None:
@@ -266,18 +274,6 @@ def translated(work: Callable[[], T]) -> T:
         failure = Damaged(problem(error)) if damaged(error) else StoreFailed(problem(error))
     # Outside of the handler: nothing foreign is shown as its context.
     raise failure
-
-
-def _beside(path: Path, suffix: str) -> Path:
-    """Return what lies beside a file; with no suffix, the file."""
-    return path.with_name(path.name + suffix)
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
 
 
 def _make_folder(folder: Path) -> None:

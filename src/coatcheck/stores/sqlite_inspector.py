@@ -6,7 +6,7 @@ import contextlib
 import os
 import sqlite3
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
 import msgspec
 
@@ -15,7 +15,9 @@ from coatcheck.engine.entry import Discreet
 from coatcheck.engine.store import Record, StoreSize
 from coatcheck.errors import StoreFailed
 from coatcheck.stores.seal import Seal, SealedEntry, SessionKey
-from coatcheck.stores.sqlite_file import BUSY_SECONDS, Damaged, translated
+from coatcheck.stores.sqlite_file import BUSY_SECONDS, Damaged, problem, translated
+from coatcheck.stores.sqlite_place import beside, check_place, exists, unwritable
+from coatcheck.stores.sqlite_place import size as size_of
 from coatcheck.stores.sqlite_schema import APPLICATION_ID, STEPS
 
 if TYPE_CHECKING:
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
     from coatcheck.clock import Clock
     from coatcheck.engine.store import Owner
     from coatcheck.stores.key_ring import KeyRing
+
+# What SQLite says where it cannot put beside a file what it needs there.
+_NO_WAY: Final = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM}
 
 # Sessions whose entries are read in one transaction: a long one would keep the log from being emptied.
 _SLICE: Final = 64
@@ -212,7 +217,8 @@ def inspect(
 ) -> Iterator[Inspector]:
     """Open a store's file for a look into it; nothing in it is changed.
 
-    Any process may do so at any time, as long as it may read the file and write to its folder, as SQLite's lock is there.
+    Any process may do so at any time, as long as it may read the file. Where nothing can be put beside the file, it cannot
+    be read while there is something in its log.
 
     Args:
         path: the file.
@@ -222,16 +228,22 @@ def inspect(
     Raises:
         StoreFailed: there is no store at *path*, or not one that this version of coatcheck knows.
     """
+    with connected(path) as connection:
+        yield Inspector(connection, keys, SystemClock() if clock is None else clock)
+
+
+@contextlib.contextmanager
+def connected(path: Path | str) -> Iterator[sqlite3.Connection]:
+    """Connect to a store's file for a look into it, as `inspect` does, and leave nothing beside it.
+
+    Raises:
+        StoreFailed: as of `inspect`.
+    """
     place = Path(os.path.realpath(path))
-    if not place.exists():
+    if not exists(place):
         raise StoreFailed(f"there is no store at {place}")
-    connection = translated(
-        lambda: sqlite3.connect(
-            f"{place.as_uri()}?mode=ro", uri=True, timeout=BUSY_SECONDS, isolation_level=None,
-            check_same_thread=False,
-        )
-    )  # fmt: skip
-    with contextlib.closing(connection):
+    check_place(place)
+    with contextlib.closing(_connect(place)) as connection:
         [[application], [version]] = translated(
             lambda: [
                 connection.execute(f"PRAGMA {what}").fetchone() for what in ("application_id", "user_version")
@@ -239,4 +251,43 @@ def inspect(
         )
         if application != APPLICATION_ID or version != len(STEPS):
             raise StoreFailed(f"at {place} is no store that this version of coatcheck knows")
-        yield Inspector(connection, keys, SystemClock() if clock is None else clock)
+        yield connection
+
+
+def _connect(place: Path) -> sqlite3.Connection:
+    """Open a file in the way that disturbs it least.
+
+    With a log that something is in, it is only read: the log stays as it is. With none, SQLite may write: it makes a log and
+    an index of it to read, and whoever closes the file last removes them, if it may. Where nothing can be put beside the
+    file nobody writes it, and it is read as one that does not change.
+    """
+    logged = bool(size_of(beside(place, "-wal")) or size_of(beside(place, "-journal")))
+    reason = unwritable(place)
+    ways = ["mode=ro"] if logged or reason is not None else ["mode=rw", "mode=ro"]
+    if not logged and not beside(place, "-shm").exists():
+        ways.append("mode=ro&immutable=1")
+    for way in ways:
+        connection = translated(
+            lambda: sqlite3.connect(
+                f"{place.as_uri()}?{way}",  # noqa: B023 - called at once
+                uri=True,
+                timeout=BUSY_SECONDS,
+                isolation_level=None,
+                check_same_thread=False,
+            )
+        )
+        try:
+            connection.execute("PRAGMA query_only = ON")
+            connection.execute("PRAGMA application_id").fetchone()
+        except sqlite3.Error as error:
+            connection.close()
+            failure = error
+        else:
+            return connection
+        if getattr(failure, "sqlite_errorcode", 0) & 0xFF not in _NO_WAY:
+            translated(lambda: _raise(failure))  # noqa: B023 - called at once
+    raise StoreFailed(f"the store at {place} cannot be read: {reason or problem(failure)}")
+
+
+def _raise(error: Exception) -> NoReturn:
+    raise error

@@ -65,6 +65,7 @@ class Upkeep:
         """Remove what has expired and give back the room; return the bytes of the file before and after."""
         before = sum(self._file.sizes())
         sweep = Sweep(sys.maxsize)
+        sweep.restart()
         while sweep.due(self._tables.dates.now()):
             self._transact(sweep.step)
         translated(lambda: self._tables.connection.execute("VACUUM"))
