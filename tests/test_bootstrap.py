@@ -350,6 +350,20 @@ def test_a_missing_extra_is_named_with_how_to_install_it(missing: str) -> None:
     ), done.stderr
 
 
+def test_what_ipc_needs_is_named_with_how_to_install_it() -> None:
+    done = run(
+        "import sys; sys.modules['aiohttp'] = None\n"
+        "from coatcheck.errors import MissingExtra\n"
+        "try:\n"
+        "    import coatcheck.ipc\n"
+        "except MissingExtra as error:\n"
+        "    print(error, error.name)\n"
+    )
+    assert done.stdout == "coatcheck.upstream.client needs aiohttp: install coatcheck[ipc] aiohttp\n", (
+        done.stderr
+    )
+
+
 def test_other_names_are_missing_as_usual() -> None:
     done = run("import coatcheck\nprint(hasattr(coatcheck, 'no_such_name'))")
     assert done.stdout == "False\n"

@@ -15,7 +15,7 @@ from coatcheck.engine.policy import Policy
 from coatcheck.engine.schedule import Schedule
 from coatcheck.engine.session import Session
 from coatcheck.engine.sync import SyncCache, SyncSession
-from coatcheck.errors import CoatcheckError
+from coatcheck.errors import CoatcheckError, MissingExtra
 
 if TYPE_CHECKING:
     from coatcheck.bootstrap import api_executor_service as api_executor_service
@@ -48,10 +48,12 @@ def __getattr__(name: str) -> object:
     # Only here: it brings HTTP and settings with it, which are extras and take their time to import.
     try:
         from coatcheck.bootstrap import api_executor_service  # noqa: PLC0415
-    except ModuleNotFoundError as error:
+    except (ModuleNotFoundError, MissingExtra) as error:
         missing = error.name or ""
     else:
         return api_executor_service
     if missing.partition(".")[0] == "coatcheck":
         raise ModuleNotFoundError(f"No module named {missing!r}", name=missing)
-    raise ImportError(f"api_executor_service needs {missing}, an extra: install coatcheck[ipc]", name=missing)
+    raise MissingExtra(
+        f"api_executor_service needs {missing}, an extra: install coatcheck[ipc]", name=missing
+    )

@@ -84,7 +84,7 @@ def test_version_is_that_of_the_package(coatcheck: Coatcheck) -> None:
         (["demo", "--latency-scale", "nan"], "--latency-scale. Must be a number not below 0"),
         (["simulator", "--port", "65536"], "--port. Must be <= 65535"),
         (["simulator", "--port", "-1"], "--port. Must be >= 0"),
-        (["get"], "requires an argument"),
+        (["get"], "RESOURCE requires an argument. Required: RESOURCE, --user."),
         (["get", "endpoints"], "--user requires an argument"),
     ],
 )

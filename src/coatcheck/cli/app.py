@@ -7,7 +7,7 @@ import sys
 from importlib import metadata
 from typing import TYPE_CHECKING
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, MissingArgumentError
 
 from coatcheck.cli import FAILED, MISUSED
 from coatcheck.cli.demo import demo
@@ -17,7 +17,7 @@ from coatcheck.cli.mistake import Mistake
 from coatcheck.cli.sessions import sessions
 from coatcheck.cli.simulator import simulator
 from coatcheck.cli.store import store
-from coatcheck.errors import CoatcheckError, SettingsError
+from coatcheck.errors import CoatcheckError, MissingExtra, SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,19 +28,21 @@ def run(arguments: Sequence[str]) -> int:
 
     Raises:
         KeyboardInterrupt: Ctrl-C.
-        ModuleNotFoundError: an extra is not installed.
+        ModuleNotFoundError, MissingExtra: an extra is not installed.
     """
     try:
         result = program()(arguments, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
     except CycloptsError as error:
-        return _complain(" ".join(str(error).split()), MISUSED)
+        return _complain(" ".join([*str(error).split(), *_required(error)]), MISUSED)
     except (Mistake, SettingsError) as error:
         return _complain(str(error), MISUSED)
     except BrokenPipeError:
         # Whoever read our output has gone, as `head` does; Python must not try to write the rest on its way out.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
+    except MissingExtra:
+        raise
     except CoatcheckError as error:
         return _complain(str(error), FAILED)
     except OSError as error:
@@ -61,6 +63,14 @@ def program() -> App:
     for command in (demo, get, keys(), sessions(), simulator, store()):
         app.command(command)
     return app
+
+
+def _required(error: CycloptsError) -> list[str]:
+    """Return what to add where one of several required arguments is missing: the error names but the first."""
+    if not isinstance(error, MissingArgumentError) or error.app is None:
+        return []
+    names = [each.name for each in error.app.assemble_argument_collection() if each.required]
+    return [f"Required: {', '.join(names)}."] if len(names) > 1 else []
 
 
 def _complain(text: str, code: int) -> int:

@@ -9,16 +9,14 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
-import aiohttp
 import msgspec
-from aiohttp.http import HttpProcessingError
-from yarl import URL
 
 from coatcheck.clock import Clock, SystemClock
 from coatcheck.errors import (
     BadUpstreamBody,
     CacheClosed,
     LoadError,
+    MissingExtra,
     SettingsError,
     UpstreamTimeout,
     UpstreamUnreachable,
@@ -28,6 +26,15 @@ from coatcheck.upstream.cooldown import Cooldown, Cooldowns
 from coatcheck.upstream.retry import Retries, Retry
 from coatcheck.upstream.statuses import retry_after, status_error
 from coatcheck.upstream.tokens import sendable
+
+try:
+    import aiohttp
+    from aiohttp.http import HttpProcessingError
+    from yarl import URL
+except ModuleNotFoundError as missing:
+    raise MissingExtra(
+        "coatcheck.upstream.client needs aiohttp: install coatcheck[ipc]", name=missing.name
+    ) from None
 
 if TYPE_CHECKING:
     import random
