@@ -85,6 +85,9 @@ class SessionCache(Generic[Api]):
         enabled: False makes every get load and keeps nothing.
         schedule: refreshes what users seen lately hold, also when they ask for nothing; None for not.
         rng: where jitter comes from.
+
+    Raises:
+        StoreFailed: the store is closed.
     """
 
     def __init__(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 from coatcheck.engine.connections import retrieve
 from coatcheck.engine.entry import NEVER
 from coatcheck.engine.slots import Slots
+from coatcheck.engine.store import is_closed
 from coatcheck.errors import StoreFailed
 
 if TYPE_CHECKING:
@@ -49,6 +50,11 @@ class GuardedStore:
     def failing(self) -> bool:
         """Whether the last operation failed."""
         return self._pause > 0
+
+    @property
+    def closed(self) -> bool:
+        """Whether the store says that it is closed."""
+        return is_closed(self._store)
 
     async def read(self, work: Callable[[Store], Awaitable[T]], *, seconds: float) -> T:
         """Return what *work* on the store returns; before writes when turns are short.

@@ -18,7 +18,7 @@ from coatcheck.engine.guarded import GuardedStore
 from coatcheck.engine.outbox import Outbox, Put
 from coatcheck.engine.policy import JITTER_STEPS, Freshness, judge
 from coatcheck.engine.stats import StoreStats
-from coatcheck.engine.store import Owner, Record, checked
+from coatcheck.engine.store import Owner, Record, checked, is_closed
 from coatcheck.engine.write_behind import OPERATION_SECONDS, WriteBehind, under
 from coatcheck.errors import BadUpstreamBody, StoreFailed
 
@@ -48,6 +48,8 @@ class Persistence:
         self, store: Store, *, catalog: Catalog[Any], sessions: Sessions, home: Home, rules: list[Rule], clock: Clock,
         rng: random.Random, authority: Callable[[str], str | None] | None,
     ) -> None:  # fmt: skip
+        if is_closed(store):
+            raise StoreFailed("the store is closed: a cache closes its store, and the next one needs another")
         self._store = GuardedStore(store, clock)
         self._catalog = catalog.name
         self._resources = {resource.signature: resource for resource in catalog if not resource.derived}

@@ -133,7 +133,12 @@ class Repairs:
         """Try no more, and say so if something is not applied."""
         left, self._under_way = self._under_way, {}
         self._stopped = True
-        if left:
+        if left and self._store.closed:
+            logger.error(
+                "the store was closed before its cache was: what changed since then of %s users, clears too, is not in it",
+                len(left),
+            )
+        elif left:
             logger.error("%s clears could not be applied to the store before it was closed", len(left))
         for repair in left.values():
             for waiter in repair.waiting:

@@ -82,6 +82,11 @@ def _sound(record: Any) -> bool:
     return all(isinstance(part, kind) for part, kind in parts)
 
 
+def is_closed(store: Store) -> bool:
+    """Tell whether a store says that it is closed; one need not."""
+    return getattr(store, "closed", False) is True
+
+
 class Written(Enum):
     """What became of a write."""
 
@@ -105,6 +110,8 @@ class Store(Protocol):
 
     All may raise `StoreFailed`: it cannot do it now, or nobody can tell whether it did. No other exception is expected.
     Who awaits may be cancelled or go away; what was asked for may then be done or not.
+
+    A store may have an attribute ``closed`` that is True once every call fails. A cache refuses to be made with such a one.
     """
 
     async def open(self, owner: Owner) -> StoredSession:
@@ -124,7 +131,7 @@ class Store(Protocol):
             owner: whose.
             session: the id that `open()` brought.
             record: the entry.
-            keep_for: after so many seconds from now it may be swept away.
+            keep_for: after so many seconds from now `open()` brings it no longer, and it may be swept away.
         """
         ...
 

@@ -93,6 +93,11 @@ class SQLiteStore:
     def __repr__(self) -> str:
         return f"<SQLiteStore at {self.path}>"
 
+    @property
+    def closed(self) -> bool:
+        """Whether it takes no more calls."""
+        return self._threads.closed
+
     async def open(self, owner: Owner) -> StoredSession:
         """Return the owner's session with all its entries, a new and empty one if there is none."""
         return await self._threads.read(Open(owner))
@@ -200,6 +205,11 @@ class _Threads:
         call: Call[T] = Call()
         self._ask(self.writer.asked, Chore(work, call))
         return call.future
+
+    @property
+    def closed(self) -> bool:
+        """Whether calls are refused for good."""
+        return self._closed
 
     def check_open(self) -> None:
         """Return if calls are answered.

@@ -6,6 +6,9 @@
         @pytest.fixture
         def open_store(self, clock, tmp_path):
             return lambda: MyStore(tmp_path / "store", clock=clock)
+
+``clock`` is a `FakeClock`: date entries by ``clock.monotonic()``, or by ``clock.wall()`` if they outlive the process. Floors
+are kept as entries are, and what is past its ``keep_for`` is brought no longer.
 """
 
 # ruff: noqa: SIM300, S311 - written as tests are: what is expected stands first, and chance is repeatable
@@ -96,7 +99,7 @@ class StoreContract:
 
     @pytest.fixture
     def clock(self) -> FakeClock:
-        """Return the clock that dates what the store holds."""
+        """Return the clock that dates what the store holds, by ``monotonic()`` or ``wall()``."""
         return FakeClock()
 
     @pytest.fixture
