@@ -722,6 +722,41 @@ class TestFaults:
         with pytest.raises((asyncio.CancelledError, StoreFailed)):
             await asking
 
+    async def test_a_session_that_a_store_of_ones_own_let_go_of_stays_in_memory(
+        self, make_cache: MakeCache, world: World, disk: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(type(disk), "shared", False, raising=False)
+        cache = make_cache(world, store=disk)
+        await cache.session(ANN).warm()
+        await cache.settled()
+        await disk.clear(Owner("estate", ANN))
+        await cache.session(ANN).get(world.account, force_refresh=True)
+        await cache.settled()
+        calls = len(world.calls)
+        await cache.session(ANN).warm()
+        assert len(world.calls) == calls
+        # The next write opens it anew.
+        await cache.session(ANN).get(world.account, force_refresh=True)
+        await cache.settled()
+        assert set(await held(disk)) == {"account"}
+
+    async def test_who_is_refused_may_rely_on_it_though_the_program_is_killed_then(
+        self, make_cache: MakeCache, world: World, disk: Store, store: FaultyStore
+    ) -> None:
+        cache = make_cache(world, store=store)
+        await cache.session(ANN).warm()
+        await cache.settled()
+        store.fault(Fault.HANGS, "delete")
+        world.fail("account", lambda: Forbidden("403"))
+        getting = asyncio.ensure_future(cache.session(ANN).get(world.account, force_refresh=True))
+        await settle(lambda: store.hanging == 1)
+        assert not getting.done()
+        store.heal()
+        store.release()
+        with pytest.raises(Forbidden):
+            await getting
+        assert set(await held(disk)) == {"notes"}
+
     async def test_who_waits_for_the_store_can_be_cancelled_alone(
         self, make_cache: MakeCache, world: World, store: FaultyStore
     ) -> None:

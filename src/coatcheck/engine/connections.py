@@ -73,7 +73,7 @@ class Connections:
         if isinstance(connection, Connected):
             return connection.api
         try:
-            api = await asyncio.shield(connection)
+            connected: Connected = await asyncio.shield(connection)
         except BaseException as error:
             with self._home.lock:
                 # One that has just succeeded stays, though this waiter was cancelled at the same moment.
@@ -92,8 +92,8 @@ class Connections:
             raise LoaderBroke("connect was cancelled from within") from None
         with self._home.lock:
             if state.connection is connection:
-                state.connection = Connected(api)
-        return api
+                state.connection = connected
+        return connected.api
 
     async def in_time(self, state: State) -> Any:
         """Do the same for who has no deadline.
@@ -143,7 +143,7 @@ class Connections:
         if connection.done():
             self._abandoned.discard(connection)
             if not connection.cancelled() and connection.exception() is None:
-                self._spawn(self._close(connection.result()))
+                self._spawn(self._close(connection.result().api))
             return
         connection.cancel()
         # One that takes no notice is waited for by nobody; what it brings in the end is closed.
@@ -180,10 +180,11 @@ def _failed(connection: asyncio.Future[Any]) -> bool:
     return connection.done() and (connection.cancelled() or connection.exception() is not None)
 
 
-async def _open(connect: Callable[[str], Any], user: str) -> Any:
+async def _open(connect: Callable[[str], Any], user: str) -> Connected:
+    """Return what *connect* does in a wrapping that shows nothing: asyncio logs tasks with their results."""
     try:
         api = connect(user)
-        return await api if inspect.isawaitable(api) else api
+        return Connected(await api if inspect.isawaitable(api) else api)
     except (Exception, asyncio.CancelledError):
         raise
     except BaseException as error:  # noqa: BLE001 - let through, it would end the loop and everybody's loads

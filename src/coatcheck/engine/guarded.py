@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 from coatcheck.engine.connections import retrieve
 from coatcheck.engine.entry import NEVER
 from coatcheck.engine.slots import Slots
-from coatcheck.engine.store import is_closed
+from coatcheck.engine.store import is_closed, is_shared
 from coatcheck.errors import StoreFailed
 
 if TYPE_CHECKING:
@@ -50,6 +50,11 @@ class GuardedStore:
     def failing(self) -> bool:
         """Whether the last operation failed."""
         return self._pause > 0
+
+    @property
+    def shared(self) -> bool:
+        """Whether others may end sessions in the store."""
+        return is_shared(self._store)
 
     @property
     def closed(self) -> bool:
@@ -119,7 +124,10 @@ class GuardedStore:
         self._pause = min(max(FIRST_PAUSE, self._pause * 2), LONGEST_PAUSE)
         self._alone_until = self._clock.monotonic() + self._pause
         if asked.done() and not asked.cancelled():
-            raise StoreFailed(f"the store failed: {asked.exception()}")
+            error = asked.exception()
+            # A stranger's subclass may say anything, or raise in doing so.
+            told = str(error) if type(error) is StoreFailed else type(error).__name__
+            raise StoreFailed(f"the store failed: {told}")
         raise StoreFailed("the store did not answer in time")
 
     async def aclose(self, seconds: float) -> None:

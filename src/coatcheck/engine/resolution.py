@@ -16,7 +16,7 @@ from coatcheck.engine.loads import running_chain
 from coatcheck.engine.policy import Freshness, expiry, judge, may_hide
 from coatcheck.engine.stats import Cause
 from coatcheck.engine.walk import derived, key_of, value_of
-from coatcheck.errors import ReentrantLoad
+from coatcheck.errors import ReentrantLoad, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator, Mapping
@@ -284,6 +284,9 @@ class Resolver:
         if isinstance(result, Entry):
             return result
         held = None
+        if isinstance(result.error, Refused) and self._persistence is not None:
+            # Who is told of it may rely on it: it does not come back by a crash either.
+            await self._persistence.caught_up(call.state)
         if not request.force and may_hide(result.error):
             held = self._servable(call, flight.resource, flight.key, request)
         if held is None:

@@ -258,7 +258,10 @@ class Session(Discreet, gc=False, eq=False):
 
         def drop() -> None:
             state = engine.sessions.states.get(self._user)
-            if state is not None:
+            if state is None:
+                # Nothing is held; or the cache was closed meanwhile, and the store has not been told.
+                engine.home.check()
+            else:
                 for stored, key in engine.walker.to_invalidate(state, resource, request.passed, self._now()):
                     engine.loads.begin(engine.sessions.drop(state, stored, Removal.INVALIDATED, key=key))
 

@@ -87,6 +87,11 @@ def is_closed(store: Store) -> bool:
     return getattr(store, "closed", False) is True
 
 
+def is_shared(store: Store) -> bool:
+    """Tell whether others than its cache may end sessions in a store; to be assumed unless it says otherwise."""
+    return getattr(store, "shared", True) is not False
+
+
 class Written(Enum):
     """What became of a write."""
 
@@ -112,6 +117,8 @@ class Store(Protocol):
     Who awaits may be cancelled or go away; what was asked for may then be done or not.
 
     A store may have an attribute ``closed`` that is True once every call fails. A cache refuses to be made with such a one.
+    And one ``shared`` that is False if nobody but its cache clears sessions in it: one that has ended all the same, as for
+    want of room, then only leaves the store. Without, it counts as cleared by somebody else, and leaves the memory, too.
     """
 
     async def open(self, owner: Owner) -> StoredSession:

@@ -142,9 +142,10 @@ class WriteBehind:
                         break
                     writes.popleft()
                     if written is Written.ENDED:
-                        # Cleared by somebody else: what is in memory went with it.
                         outbox.abandon()
-                        self._sessions.close(state, Removal.CLEARED)
+                        if self._store.shared:
+                            # Cleared by somebody else: what is in memory went with it.
+                            self._sessions.close(state, Removal.CLEARED)
         except StoreFailed:
             with self._home.lock:
                 if outbox.writes is writes:

@@ -90,6 +90,11 @@ class SQLiteStore:
         # A store that is let go of is closed, too; nobody waits for it.
         weakref.finalize(self, self._threads.close).atexit = False
 
+    @property
+    def shared(self) -> bool:
+        """False: the file is one process's, so what has ended here was ended for want of room or for its age."""
+        return False
+
     def __repr__(self) -> str:
         return f"<SQLiteStore at {self.path}>"
 
