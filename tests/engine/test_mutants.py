@@ -84,8 +84,6 @@ NOTICED_AT_RANDOM_BENEATH = (
     "trusted_after_a_failed_write",
     "deletes_stay_in_memory",
     "life_begins_with_the_restore",
-    "rights_do_not_matter",
-    "end_of_a_session_goes_unnoticed",
 )
 
 
