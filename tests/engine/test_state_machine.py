@@ -7,6 +7,8 @@ import os
 import random
 from pathlib import Path
 
+import pytest
+
 from coatcheck.stores.key_ring import KeyRing
 from engine.blocking_store import LoopThread
 from engine.hand_clock import HandClock
@@ -19,16 +21,19 @@ DEEP = bool(os.environ.get("COATCHECK_DEEP"))
 SEED = int(os.environ.get("COATCHECK_SEED", random.SystemRandom().getrandbits(32) if DEEP else 20261123))
 
 
+@pytest.mark.timeout(3_600 if DEEP else 600)
 def test_session_keeps_its_promises() -> None:
     """No sequence of operations makes a get return what it must not; a failure tells steps, seed and blob."""
     check_machine(examples=30_000 if DEEP else 800, seed=SEED)
 
 
+@pytest.mark.timeout(3_600 if DEEP else 600)
 def test_session_keeps_its_promises_with_a_store() -> None:
     """Nor do a store that goes astray, evictions, late writes, restarts and crashes (S13, S8; 1, 18, 33 to 35, 39)."""
     check_machine(examples=20_000 if DEEP else 550, seed=SEED, disk=MemoryDisk)
 
 
+@pytest.mark.timeout(3_600 if DEEP else 600)
 def test_session_keeps_its_promises_with_a_file(
     tmp_path: Path, store_thread: LoopThread, ring: KeyRing
 ) -> None:

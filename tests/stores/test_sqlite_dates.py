@@ -116,3 +116,14 @@ async def test_entries_dated_in_the_future_have_expired_and_are_replaced(rig: Ri
         assert ((), 0) == (back.records, back.rejected)
         assert Written.APPLIED is await store.put(ANN, session.id, record(body=b"new"), keep_for=DAY)
         assert {("zones", b""): b"new"} == held(await store.open(ANN))
+
+
+async def test_set_back_after_hours_in_which_nothing_was_written_it_is_noticed(rig: Rig) -> None:
+    """The date in the file goes on while the store is open, and is noted when it is closed."""
+    async with rig.open() as store:
+        session = await store.open(ANN)
+        await store.put(ANN, session.id, record(), keep_for=30 * DAY)
+        rig.clock.jump(5 * HOUR)
+    rig.clock.step_wall(-HOUR)
+    async with rig.open() as store:
+        assert (await store.open(ANN)).records == ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import queue
 import sqlite3
 import threading
@@ -30,6 +31,9 @@ MAX_GROUP: Final = 256
 
 MAX_GROUP_BYTES: Final = 8 * 1024 * 1024
 """Bodies in one transaction, about."""
+
+MARK_SECONDS: Final = 30.0
+"""How far the date in the file may lag behind: a clock set back by less is not noticed at the next start."""
 
 IDLE_SECONDS: Final = 5.0
 """How often a writer that nobody asks for anything looks whether something is to be tidied."""
@@ -82,6 +86,8 @@ class Writer:
         self._foreign = True
         self._outgrown = True
         self._ending = False
+        # The date that the file knows of.
+        self._marked = -math.inf
         self._complaint: str | None = None
 
     # -- the file ---------------------------------------------------------------------------------------------------
@@ -310,10 +316,13 @@ class Writer:
             execute("BEGIN IMMEDIATE")
             changes = tables.connection.total_changes
             work(tables)
+            now = self._dates.now()
             # Slices of a sweep mostly find nothing: they should write nothing.
-            if tables.connection.total_changes != changes:
-                execute("UPDATE meta SET high_water = ? WHERE high_water < ?", (self._dates.now(),) * 2)
+            dated = tables.connection.total_changes != changes or now - self._marked >= MARK_SECONDS
+            if dated:
+                execute("UPDATE meta SET high_water = ? WHERE high_water < ?", (now, now))
             execute("COMMIT")
+            self._marked = now if dated else self._marked
             self.ends += tables.settle()
         except (sqlite3.Error, StoreFailed) as error:
             failure: Exception = error
@@ -410,6 +419,9 @@ class Writer:
             return self._slice(self._sweep.step) or self._outgrown
         if self._outgrown:
             return self._slice(self._shrink)
+        if self._dates.now() - self._marked >= MARK_SECONDS:
+            # Any transaction notes the date then.
+            self.attempt(lambda _tables: None)
         return False
 
     def _log_to_empty(self) -> bool:
@@ -468,7 +480,9 @@ class Writer:
                 raise StoreFailed(failure)
 
     def _finish(self) -> None:
-        """Leave the file complete, and nothing beside it."""
+        """Leave the file complete, dated, and nothing beside it."""
+        self._marked = -math.inf
+        self.attempt(lambda _tables: None)
         self._checkpoint("TRUNCATE")
 
 
