@@ -41,12 +41,16 @@ async def race(
     *,
     rounds: int,
     seconds: float,
+    fewest: int = 1,
     most: int = 1_000_000_000,
 ) -> Race:
-    """Let all take turns for so many rounds, each with as many jobs a turn as take it about so many *seconds*."""
+    """Let all take turns for so many rounds, each with as many jobs a turn as take it about so many *seconds*.
+
+    With no fewer than *fewest* jobs, where a turn has a cost of its own.
+    """
     result = Race({"floor": []}, {"floor": [1.0]})
-    numbers = {name: await _number(batch, seconds, most) for name, batch in candidates.items()}
-    floor_number = await _number(floor, seconds, most)
+    numbers = {name: await _number(batch, seconds, fewest, most) for name, batch in candidates.items()}
+    floor_number = await _number(floor, seconds, fewest, most)
     gc.collect()
     gc.disable()
     try:
@@ -75,12 +79,12 @@ async def longest_stall(work: Coroutine[object, object, object]) -> float:
     return longest
 
 
-async def _number(batch: Batch, seconds: float, most: int) -> int:
-    number = 1
+async def _number(batch: Batch, seconds: float, fewest: int, most: int) -> int:
+    number = fewest
     while True:
         taken = await _timed(batch, number) * number
         if taken >= seconds / 4 or number >= most:
-            return min(most, max(1, round(number * seconds / max(taken, 1e-9))))
+            return min(most, max(fewest, round(number * seconds / max(taken, 1e-9))))
         number *= 2
 
 
