@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections import Counter
 from dataclasses import dataclass
 from datetime import timedelta
@@ -106,6 +107,8 @@ async def play(opening: Opened, scenario: str, callers: int, delay: float) -> Ou
 
     gone = {"first cancelled": 0, "joiner cancelled": callers // 2}.get(scenario)
     async for get in opening(load):
+        # Nobody pays for the garbage of the one before.
+        gc.collect()
         began, began_computing = perf_counter(), thread_time()
         tasks = [asyncio.ensure_future(get()) for _ in range(callers)]
         if gone is not None:
