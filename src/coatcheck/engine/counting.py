@@ -19,6 +19,13 @@ if TYPE_CHECKING:
     from coatcheck.engine.state import State
     from coatcheck.engine.stats import Ledger
 
+# What a get counts as that had to wait.
+WAITED = {
+    Outcome.STALE_HIT: Count.STALE_HITS,
+    Outcome.MISS: Count.MISSES,
+    Outcome.COALESCED: Count.COALESCED,
+}
+
 
 class Counting:
     """Counts the gets of one cache, but for those that take the shortest way and count themselves."""
@@ -35,14 +42,15 @@ class Counting:
         if outcome is Outcome.HIT:
             self.note_hit(call.state, resource, passed, call.state.used)
             return outcome
-        self._ledger.tallies[resource.index].wait_latency.record(seconds)
-        if outcome is Outcome.STALE_HIT:
-            self.count(call.state, resource, Count.STALE_HITS)
+        what = WAITED[outcome]
+        self._note_wait(call.state, resource, what, seconds, resource.calls(passed))
+        if what is Count.STALE_HITS:
             self._tell(call.state.user, lambda pseudonym: StaleServed(resource.name, pseudonym))
-        else:
-            self.count(call.state, resource, Count.MISSES if outcome is Outcome.MISS else Count.COALESCED)
-        self.count(call.state, resource, Count.OWED, resource.calls(passed))
         return outcome
+
+    def note_coalesced(self, state: State, resource: Resource[Any], seconds: float) -> None:
+        """Count a plain get that was answered by a load which had begun before."""
+        self._note_wait(state, resource, Count.COALESCED, seconds, resource.calls())
 
     def note_unanswered(self, user: str, resource: Resource[Any], what: Count) -> None:
         """Count a get that failed or was cancelled."""
@@ -61,6 +69,15 @@ class Counting:
         state.use(now)
         if passed:
             self.count(state, resource, Count.OWED, resource.calls(passed) - resource.calls())
+
+    def _note_wait(
+        self, state: State, resource: Resource[Any], what: Count, seconds: float, owed: int
+    ) -> None:
+        tally = self._ledger.tallies[resource.index]
+        tally.wait_latency.record(seconds)
+        tally.counts[what] += 1
+        tally.counts[Count.OWED] += owed
+        state.count_wait(resource.index, what, owed)
 
     def count(self, state: State, resource: Resource[Any], what: Count, number: int = 1) -> None:
         """Add to the counts of a resource and of the user's."""

@@ -446,7 +446,8 @@ class Loads:
 
 def running_chain() -> tuple[Flight, ...]:
     """Return the loads that the current task runs inside of; what a loader has left running may outlive its load."""
-    return tuple(flight for flight in chain_of_loads.get() if not flight.landed.done())
+    chain = chain_of_loads.get()
+    return tuple(flight for flight in chain if not flight.landed.done()) if chain else chain
 
 
 def _broke(flight: Flight) -> LoaderBroke:

@@ -128,31 +128,31 @@ class Resolver:
             await self.restore(call.state)
             return call, await self._reach(call, resource, request, leaf=True)
 
-    def join(self, user: str, resource: Resource[Any]) -> tuple[Call, Flight] | None:
+    def join(self, user: str, resource: Resource[Any]) -> Flight | None:
         """Return the load that a plain get has only to wait for: at home, what a crowd finds that asks for one cold entry.
 
         Nothing if there is anything else to it, the resource being none of ours included. That load keeps the session
         from being evicted.
         """
         state = self._sessions.states.get(user)
-        if state is None or not state.flights or getattr(resource, "parameters", True):
+        if state is None or state.flights is None or getattr(resource, "parameters", True):
             return None
-        try:
-            with self._home.step:
-                held = state.refusals is not None or state.entry(resource.key) is not None
-                flight = None if held or state.flights is None else state.flights.to_join(resource.key)
-                if flight is None or state.closed or running_chain():
-                    return None
-                state.use(self._clock.monotonic())
-        except HomeEnded:
-            return None
-        call = Call(state, PLAIN)
-        call.joined = True
-        return call, flight
+        home = self._home
+        # A step, but for what entering one costs: of a crowd everyone comes by here before the load has even begun.
+        with home.lock:
+            if state.flights is None or state.refusals is not None or not home.is_here():
+                return None
+            flight = state.flights.to_join(resource.key)
+            if flight is None or state.closed or state.entry(resource.key) is not None or running_chain():
+                return None
+            state.use(self._clock.monotonic())
+            return flight
 
-    async def joined(self, call: Call, flight: Flight) -> Slot:
-        """Return what a load brings that `join()` returned."""
-        return self._leaf(flight.resource, await self._landing(call, flight, call.request), math.inf)
+    async def joined(self, flight: Flight) -> tuple[Call, Slot]:
+        """Return what a load brought that `join()` returned, once it has landed; of one that failed, what may hide that."""
+        call = Call(flight.state, PLAIN)
+        call.joined = True
+        return call, self._leaf(flight.resource, await self._landing(call, flight, PLAIN), math.inf)
 
     async def restore(self, state: State) -> None:
         """Bring what is stored of a session into memory, once."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from coatcheck.engine.home import Home
     from coatcheck.engine.loads import Loads
     from coatcheck.engine.persistence import Persistence
-    from coatcheck.engine.resolution import Call, Resolver
+    from coatcheck.engine.resolution import Resolver
     from coatcheck.engine.sessions import Sessions
     from coatcheck.engine.state import State
     from coatcheck.engine.stats import Ledger
@@ -330,9 +330,9 @@ class Session(Discreet, gc=False, eq=False):
 
     async def _get(self, resource: Resource[T], options: Mapping[str, object]) -> T:
         # First of all, for the sake of a crowd that asks for what is being loaded.
-        joined = None if options else self._engine.resolver.join(self._user, resource)
-        if joined is not None:
-            return (await self._load(resource, PLAIN, joined)).value
+        flight = None if options else self._at_hand[3].resolver.join(self._user, resource)
+        if flight is not None:
+            return await self._share(resource, flight)
         request = self._request(resource, options)
         found = self._ready(resource, request)
         if found is None:
@@ -389,19 +389,31 @@ class Session(Discreet, gc=False, eq=False):
             self._engine.ledger.tallies[resource.index].hit_latency.record(ended - now)
         return answer
 
-    async def _load(
-        self, resource: Resource[T], request: Request, joined: tuple[Call, Flight] | None = None
-    ) -> Lookup[T]:
-        engine = self._engine
+    async def _share(self, resource: Resource[T], flight: Flight) -> T:
         began = self._now()
         try:
-            if joined is not None:
-                call, flight = joined
+            result = await flight.landing()
+        except asyncio.CancelledError:
+            self._engine.counting.note_unanswered(self._user, resource, Count.CANCELLED)
+            raise
+        if not isinstance(result, Entry):
+            return (await self._load(resource, PLAIN, (flight, began))).value
+        self._engine.counting.note_coalesced(flight.state, resource, self._now() - began)
+        value: T = value_of(resource, result)
+        return value
+
+    async def _load(
+        self, resource: Resource[T], request: Request, shared: tuple[Flight, float] | None = None
+    ) -> Lookup[T]:
+        engine = self._engine
+        began = self._now() if shared is None else shared[1]
+        try:
+            if shared is not None:
                 try:
-                    slot = await engine.resolver.joined(call, flight)
+                    call, slot = await engine.resolver.joined(shared[0])
                 except HomeEnded:
-                    joined = None
-            if joined is None:
+                    shared = None
+            if shared is None:
                 call, slot = await engine.home.run(
                     lambda: engine.resolver.answer(self._user, resource, request)
                 )

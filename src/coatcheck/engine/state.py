@@ -185,6 +185,12 @@ class State(Discreet, gc=False, eq=False):
         counts = self._numbers()
         counts[index * KINDS + what] += number
 
+    def count_wait(self, index: int, what: Count, owed: int) -> None:
+        """Count a get of one resource that had to wait, and the calls that it would have cost without a cache."""
+        counts = self._numbers()
+        counts[index * KINDS + what] += 1
+        counts[index * KINDS + Count.OWED] += owed
+
     def counts_of(self, index: int) -> list[int]:
         """Return the counts of one resource."""
         return self._numbers()[index * KINDS : (index + 1) * KINDS].tolist()
