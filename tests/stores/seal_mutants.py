@@ -13,8 +13,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from coatcheck.engine.store import Owner
 from coatcheck.stores import seal as module
-from coatcheck.stores.envelope import Contents, unpack
-from coatcheck.stores.seal import Seal, SealedEntry, SessionKey
+from coatcheck.stores.seal import Seal, SessionKey
 
 MUTANTS: dict[str, Callable[[], AbstractContextManager[None]]] = {}
 
@@ -84,24 +83,43 @@ def _users() -> tuple[str, ...]:
 
 
 @mutant
+def key_of_the_session_is_not_bound() -> Iterator[None]:
+    start = module._Box.__init__
+
+    def box(self: Any, key: Any, subkey: bytes, *bound: bytes | str) -> None:
+        start(self, key, subkey, *(bound[:-1] if bound[0] == b"entry" else bound))
+
+    with mock.patch.object(module._Box, "__init__", box):
+        yield
+
+
+@mutant
+def resource_is_not_bound() -> Iterator[None]:
+    filed = module._filed
+    with mock.patch.object(module, "_filed", lambda _, name, started: filed(b"", name, started)):
+        yield
+
+
+@mutant
+def arguments_are_not_bound() -> Iterator[None]:
+    filed = module._filed
+    with mock.patch.object(module, "_filed", lambda kind, _, started: filed(kind, b"", started)):
+        yield
+
+
+@mutant
+def load_time_is_not_bound() -> Iterator[None]:
+    filed = module._filed
+    with mock.patch.object(module, "_filed", lambda kind, name, _: filed(kind, name, 0.0)):
+        yield
+
+
+@mutant
 def parts_without_lengths() -> Iterator[None]:
     def joined(*parts: bytes | str) -> bytes:
         return b"".join(part.encode() if isinstance(part, str) else part for part in parts)
 
     with mock.patch.object(module, "framed", joined):
-        yield
-
-
-@mutant
-def what_was_opened_is_believed() -> Iterator[None]:
-    def unseal(self: Seal, owner: Owner, session: SessionKey, entry: SealedEntry) -> Contents | None:
-        key, derived = self._key_of(entry.sealed), self._derive(owner, session)
-        if key is None or derived is None:
-            return None
-        packed = derived.box(key).open(entry.sealed, module._filed(entry.kind, entry.name, entry.started))
-        return None if packed is None else unpack(packed)
-
-    with mock.patch.object(Seal, "unseal", unseal):
         yield
 
 
@@ -131,13 +149,13 @@ def digest_is_cut() -> Iterator[None]:
 
 @mutant
 def only_the_first_key_opens() -> Iterator[None]:
-    key_of = Seal._key_of
+    start = Seal.__init__
 
-    def first(self: Seal, sealed: object) -> Any:
-        key = key_of(self, sealed)
-        return key if key is not None and key.id == self._first else None
+    def first(self: Seal, ring: Any) -> None:
+        start(self, ring)
+        self._heads = {head: key for head, key in self._heads.items() if key.id == self._first}
 
-    with mock.patch.object(Seal, "_key_of", first):
+    with mock.patch.object(Seal, "__init__", first):
         yield
 
 

@@ -11,7 +11,6 @@ from coatcheck.engine.connections import retrieve
 from coatcheck.engine.entry import Alias, Entry, Outcome
 from coatcheck.engine.events import RefusalServed
 from coatcheck.engine.flight import ANY, NOT_YET_BEGUN, Flight, own_copy
-from coatcheck.engine.home import HomeEnded
 from coatcheck.engine.loads import running_chain
 from coatcheck.engine.policy import Freshness, expiry, judge, may_hide
 from coatcheck.engine.stats import Cause
@@ -135,7 +134,7 @@ class Resolver:
         from being evicted.
         """
         state = self._sessions.states.get(user)
-        if state is None or state.flights is None or getattr(resource, "parameters", True):
+        if state is None or getattr(resource, "parameters", True):
             return None
         home = self._home
         # A step, but for what entering one costs: of a crowd everyone comes by here before the load has even begun.

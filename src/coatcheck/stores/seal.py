@@ -9,11 +9,11 @@ date of its load, and a sealed blob::
     sealed    AES-256-GCM of an envelope (`coatcheck.stores.envelope`), and its tag
 
 The cipher's key is derived (HKDF-SHA256) from the ring's key and the random salt of the session, for this catalog, user
-and session: with the salt goes every copy, wherever it is. Version, key, catalog, user, session, what the entry is filed
-under and its load time are authenticated with it: moved or changed in anything, it does not open. What is not hidden:
-how many sessions and entries there are, how long bodies are, when loads started, and which entries are of one
-resource. What is not prevented: that who can write the store puts back what was in it before, an older row of the *same*
-session or, with its row, a whole session.
+and session: with the salt goes every copy, wherever it is. Version, key, catalog, user, session, what both are filed under
+and the load time are authenticated with it: moved or changed in anything, it does not open. What is not hidden: how many
+sessions and entries there are, how long bodies are, when loads started, and which entries are of one resource. What is
+not prevented: that who can write the store puts back what was in it before, an older row of the *same* session or, with
+its row, a whole session.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ except ModuleNotFoundError as missing:
     ) from None
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from coatcheck.stores.key_ring import Key, KeyRing
 
 VERSION: Final = b"\x01"
@@ -116,6 +118,7 @@ class Seal:
         self.key_ids = frozenset(key.id for key in ring.keys)
         self._first = ring.keys[0].id
         self._keys = {key.id: key for key in ring.keys}
+        self._heads = {_head(key): key for key in ring.keys}
         self._indexes = {key.id: _index(key) for key in ring.keys}
         self._kinds: dict[tuple[str, str, str], bytes] = {}
         self._derived: OrderedDict[bytes, _Derived] = OrderedDict()
@@ -169,43 +172,37 @@ class Seal:
         """
         derived = self._usable(owner, session)
         kind, name = self._kind(derived, resource), derived.name(resource, arguments)
-        box = derived.box(self._keys[self._first])
+        box = derived.box(_head(self._keys[self._first]))
+        assert box is not None
         sealed = box.seal(pack(Contents(resource, arguments, body)), _filed(kind, name, started))
         return SealedEntry(kind, name, started, sealed)
 
-    def unseal(self, owner: Owner, session: SessionKey, entry: SealedEntry) -> Contents | None:
-        """Return what was sealed; None if anything of it is not as it was.
+    def opener(
+        self, owner: Owner, session: SessionKey
+    ) -> Callable[[object, object, object, object], Contents | None]:
+        """Return what opens the entries of a session: a function of kind, name, start and blob, as `SealedEntry` has them.
 
-        Never raises, whatever the row holds.
+        It returns what was sealed, or None if anything of it is not as it was; what it was filed under is authenticated
+        with it. It never raises, whatever the row holds.
         """
-        if not (
-            _is_bytes(entry.kind, DIGEST_BYTES)
-            and _is_bytes(entry.name, DIGEST_BYTES)
-            and isinstance(entry.started, float)
-        ):
-            return None
-        key, derived = self._key_of(entry.sealed), self._derive(owner, session)
-        if key is None or derived is None:
-            return None
-        packed = derived.box(key).open(entry.sealed, _filed(entry.kind, entry.name, entry.started))
-        contents = None if packed is None else unpack(packed)
-        if contents is None:
-            return None
-        # That it was filed where it belongs is checked by what it is, not only by what was said when it was sealed.
-        resource, arguments, _ = contents
-        if derived.name(resource, arguments) != entry.name or self._kind(derived, resource) != entry.kind:
-            return None
-        return contents
+        derived = self._derive(owner, session)
+        return _nothing if derived is None else derived.open
+
+    def unseal(self, owner: Owner, session: SessionKey, entry: SealedEntry) -> Contents | None:
+        """Return what was sealed; None if anything of it is not as it was. Never raises."""
+        return self.opener(owner, session)(entry.kind, entry.name, entry.started, entry.sealed)
 
     def seal_user(self, owner: Owner, session: SessionKey) -> bytes:
         """Return who the owner is, sealed, so that whoever has the keys can list the users."""
         box = _user_box(self._keys[self._first], session)
         return box.seal(pack(Contents(owner.catalog, utf8(owner.user, "a user id"), b"")), b"")
 
-    def unseal_user(self, filed: bytes, session: SessionKey, sealed: bytes) -> Owner | None:
+    def unseal_user(self, filed: bytes, session: SessionKey, sealed: object) -> Owner | None:
         """Return the owner that `seal_user` sealed, if it is the one whose digest *filed* is. Never raises."""
-        key = self._key_of(sealed)
-        if key is None or not self._has_form(session):
+        if not (isinstance(sealed, bytes) and self._has_form(session)):
+            return None
+        key = self._heads.get(sealed[:_NONCE])
+        if key is None:
             return None
         packed = _user_box(key, session).open(sealed, b"")
         contents = None if packed is None else unpack(packed)
@@ -244,12 +241,6 @@ class Seal:
             self._kinds[place] = kind
         return kind
 
-    def _key_of(self, sealed: object) -> Key | None:
-        """Return the key that a blob names, if it can be one of ours."""
-        if not isinstance(sealed, bytes) or len(sealed) < _TEXT + _TAG_BYTES or sealed[:1] != VERSION:
-            return None
-        return self._keys.get(sealed[1:_NONCE].hex())
-
     def _has_form(self, session: SessionKey) -> bool:
         """Tell whether a session can be one of ours, also if somebody else wrote its row."""
         return (
@@ -274,7 +265,7 @@ class Seal:
             if derived is not None and derived.session == session and derived.owner == owner:
                 self._derived.move_to_end(session.id)
                 return derived
-        derived = _Derived(owner, session, self._keys[session.key])
+        derived = _Derived(owner, session, self._keys[session.key], self._heads)
         with self._lock:
             self._derived[session.id] = derived
             self._derived.move_to_end(session.id)
@@ -286,25 +277,49 @@ class Seal:
 class _Derived:
     """What is derived for one session of one owner."""
 
-    __slots__ = ("_boxes", "_names", "owner", "session")
+    __slots__ = ("_boxes", "_heads", "_key", "_names", "owner", "session")
 
-    def __init__(self, owner: Owner, session: SessionKey, key: Key) -> None:
+    def __init__(self, owner: Owner, session: SessionKey, key: Key, heads: Mapping[bytes, Key]) -> None:
         self.owner = owner
         # A copy: the caller's can be changed.
         self.session = SessionKey(session.id, session.salt, session.key)
-        self._names = HMAC(self._subkey(b"names", key), SHA256())
-        self._boxes: dict[str, _Box] = {}
+        self._key = key
+        self._heads = heads
+        # Who only reads needs none.
+        self._names: HMAC | None = None
+        self._boxes: dict[bytes, _Box] = {}
 
     def name(self, resource: str, arguments: bytes) -> bytes:
-        return _digest(self._names, resource, arguments)
+        names = self._names
+        if names is None:
+            names = self._names = HMAC(self._subkey(b"names", self._key), SHA256())
+        return _digest(names, resource, arguments)
 
-    def box(self, key: Key) -> _Box:
-        """Return what one key of the ring seals and opens this session's entries with."""
-        box = self._boxes.get(key.id)
+    def box(self, head: bytes) -> _Box | None:
+        """Return what a key of the ring seals and opens this session's entries with, by how what it seals begins."""
+        box = self._boxes.get(head)
         if box is None:
-            box = _Box(key, self._subkey(b"entries", key), b"entry", *self.owner, self.session.id)
-            self._boxes[key.id] = box
+            key = self._heads.get(head)
+            if key is None:
+                return None
+            bound = b"entry", *self.owner, self.session.id, self.session.key
+            box = _Box(key, self._subkey(b"entries", key), *bound)
+            self._boxes[head] = box
         return box
+
+    def open(self, kind: object, name: object, started: object, sealed: object) -> Contents | None:
+        """Return what `seal` sealed: see `Seal.opener`."""
+        if not (
+            isinstance(kind, bytes)
+            and isinstance(name, bytes)
+            and isinstance(started, float)
+            and isinstance(sealed, bytes)
+            and len(kind) == len(name) == DIGEST_BYTES
+        ):
+            return None
+        box = self.box(sealed[:_NONCE])
+        packed = None if box is None else box.open(sealed, _filed(kind, name, started))
+        return None if packed is None else unpack(packed)
 
     def _subkey(self, use: bytes, key: Key) -> bytes:
         return _subkey(key, self.session.salt, use, *self.owner, self.session.id)
@@ -317,7 +332,7 @@ class _Box:
 
     def __init__(self, key: Key, subkey: bytes, *bound: bytes | str) -> None:
         self._cipher = AESGCM(subkey)
-        self._head = VERSION + bytes.fromhex(key.id)
+        self._head = _head(key)
         self._bound = framed(VERSION, bytes.fromhex(key.id), *bound)
 
     def seal(self, packed: bytes, bound: bytes) -> bytes:
@@ -326,6 +341,8 @@ class _Box:
         return b"".join((self._head, nonce, self._cipher.encrypt(nonce, packed, self._bound + bound)))
 
     def open(self, sealed: bytes, bound: bytes) -> bytes | None:
+        if len(sealed) < _TEXT + _TAG_BYTES:
+            return None
         try:
             return self._cipher.decrypt(sealed[_NONCE:_TEXT], sealed[_TEXT:], self._bound + bound)
         except (InvalidTag, OverflowError):
@@ -339,6 +356,15 @@ def framed(*parts: bytes | str) -> bytes:
         content = utf8(part, "a name") if isinstance(part, str) else part
         written += [len(content).to_bytes(4), content]
     return b"".join(written)
+
+
+def _head(key: Key) -> bytes:
+    """Return how all begins that is sealed with a key."""
+    return VERSION + bytes.fromhex(key.id)
+
+
+def _nothing(*_entry: object) -> None:
+    """Open nothing: what stands for a session that cannot be one of ours."""
 
 
 def _filed(kind: bytes, name: bytes, started: float) -> bytes:

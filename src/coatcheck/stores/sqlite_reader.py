@@ -95,7 +95,9 @@ class Reader:
                 # The writer opens the file again, if it can.
                 return [None] * len(waiting)
             try:
-                found = [self._fetch(connection, each) for each in waiting]
+                with connection:
+                    connection.execute("BEGIN")
+                    found = [self._fetch(connection, each) for each in waiting]
             except sqlite3.Error as error:
                 failure = problem(error)
                 if damaged(error):

@@ -78,14 +78,10 @@ FIND_SESSIONS: Final = """
     FROM sessions AS s LEFT JOIN salts AS t ON t.slot = s.slot
     WHERE s.owner IN ({places})"""
 
-# In one statement, so that what it brings is of one moment. No row at all: there is no session. A row without a blob: it
-# has no entries.
-FETCH_SESSION: Final = f"""
-    SELECT s.owner, s.session, s.id, t.salt, s.key, s.opened, e.kind, e.name, e.started, e.sealed
-    FROM sessions AS s LEFT JOIN salts AS t ON t.slot = s.slot
-    LEFT JOIN entries AS e ON e.session = s.session AND e.era = ? AND e.expires > ? AND e.started <= ?
-    AND NOT EXISTS (SELECT 1 FROM floors AS f WHERE f.scope = 0 AND f.kind = e.kind AND f.floor + {TOLERANCE} >= e.started)
-    WHERE s.owner IN ({{places}})"""
+FETCH_ENTRIES: Final = f"""
+    SELECT kind, name, started, sealed FROM entries AS e
+    WHERE session = ? AND era = ? AND expires > ? AND started <= ?
+    AND NOT EXISTS (SELECT 1 FROM floors AS f WHERE f.scope = 0 AND f.kind = e.kind AND f.floor + {TOLERANCE} >= e.started)"""
 
 # The one statement that writes an entry: it looks at the session's id, the floors and what is there already.
 PUT_ENTRIES: Final = f"""

@@ -7,8 +7,8 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from coatcheck.engine.store import Record, StoredSession
-from coatcheck.stores.seal import ID_BYTES, SALT_BYTES, SealedEntry, SessionKey
-from coatcheck.stores.sqlite_schema import FETCH_SESSION, FIND_SESSIONS, FUTURE
+from coatcheck.stores.seal import ID_BYTES, SALT_BYTES, SessionKey
+from coatcheck.stores.sqlite_schema import FETCH_ENTRIES, FIND_SESSIONS, FUTURE
 
 if TYPE_CHECKING:
     import sqlite3
@@ -29,7 +29,7 @@ class Fetched(NamedTuple):
         number: what its entries are filed under.
         key: what its entries are sealed with.
         opened: when it was opened last, roughly.
-        rows: owner, number, id, salt, key and date of the session, then kind, name, start and blob of an entry.
+        rows: kind, name, start and blob of each entry.
         at: when they were read.
     """
 
@@ -49,30 +49,26 @@ class Ended(NamedTuple):
 
 
 def fetch(connection: sqlite3.Connection, seal: Seal, dates: Dates, owner: Owner) -> Fetched | None:
-    """Return what is stored of an owner and may still be served; None if there is no session that can be used."""
-    filed = seal.owners(owner)
-    now = dates.now()
-    rows = connection.execute(
-        _statement(FETCH_SESSION, len(filed)),
-        (dates.era, now, now + FUTURE, *(each.digest for each in filed)),
-    ).fetchall()
-    found = _usable(filed, rows)
+    """Return what is stored of an owner and may still be served; None if there is no session that can be used.
+
+    To be called within a transaction, so that it is all of one moment.
+    """
+    found = find(connection, seal, owner)
     if found is None:
         return None
     number, key, opened = found
-    if len(filed) > 1:
-        rows = [row for row in rows if row[1] == number]
-    return Fetched(number, key, opened, rows if rows[0][9] is not None else [], now)
+    now = dates.now()
+    rows = connection.execute(FETCH_ENTRIES, (number, dates.era, now, now + FUTURE)).fetchall()
+    return Fetched(number, key, opened, rows, now)
 
 
-def find(connection: sqlite3.Connection, seal: Seal, owner: Owner) -> tuple[int, SessionKey] | None:
-    """Return number and key of an owner's session; None if there is none that can be used."""
+def find(connection: sqlite3.Connection, seal: Seal, owner: Owner) -> tuple[int, SessionKey, float] | None:
+    """Return number, key and last opening of an owner's session; None if there is none that can be used."""
     filed = seal.owners(owner)
     rows = connection.execute(
         _statement(FIND_SESSIONS, len(filed)), [each.digest for each in filed]
     ).fetchall()
-    found = _usable(filed, rows)
-    return None if found is None else found[:2]
+    return _usable(filed, rows)
 
 
 def _usable(
@@ -81,7 +77,7 @@ def _usable(
     """Return the session, filed under whichever key of the ring; None if there is none, or if its row is damaged."""
     for wanted, key in ((each.digest, each.key) for each in filed):
         for row in rows:
-            digest, number, id_, salt, its_key, opened = row[:6]
+            digest, number, id_, salt, its_key, opened = row
             if digest != wanted:
                 continue
             sound = _is_bytes(id_, ID_BYTES) and _is_bytes(salt, SALT_BYTES) and isinstance(opened, float)
@@ -100,19 +96,18 @@ def _statement(statement: str, places: int) -> str:
 
 def unseal(seal: Seal, owner: Owner, fetched: Fetched) -> tuple[StoredSession, list[object]]:
     """Return a session as the cache takes it, and the names of the entries that did not open."""
-    key, at = fetched.key, fetched.at
-    records = []
+    at = fetched.at
+    opened = seal.opener(owner, fetched.key)
+    records: list[Record] = []
     rejected: list[object] = []
-    for row in fetched.rows:
-        # What the columns hold is checked there.
-        entry = SealedEntry(row[6], row[7], row[8], row[9])
-        contents = seal.unseal(owner, key, entry)
+    for kind, name, started, sealed in fetched.rows:
+        contents = opened(kind, name, started, sealed)
         if contents is None:
-            rejected.append(entry.name)
+            rejected.append(name)
         else:
-            age = max(0.0, at - entry.started)
-            records.append(Record(contents.resource, contents.arguments, contents.body, age))
-    return StoredSession(key.id, tuple(records), len(rejected)), rejected
+            resource, arguments, body = contents
+            records.append(Record(resource, arguments, body, max(0.0, at - started)))
+    return StoredSession(fetched.key.id, tuple(records), len(rejected)), rejected
 
 
 class Tables:
@@ -142,10 +137,11 @@ class Tables:
         found = find(self.connection, self.seal, owner)
         if found is None or found[1].id != id_:
             return None
-        self._known[id_] = (owner, *found)
+        number, key, _ = found
+        self._known[id_] = (owner, number, key)
         if len(self._known) > KNOWN_SESSIONS:
             self._known.popitem(last=False)
-        return found
+        return number, key
 
     def is_current(self, number: int, id_: bytes) -> bool:
         """Tell whether a session is still there."""
