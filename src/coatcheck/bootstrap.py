@@ -20,7 +20,7 @@ from coatcheck.ipc.resources import catalog
 from coatcheck.settings import Settings, load
 from coatcheck.stores.key_ring import KeyRing
 from coatcheck.stores.sqlite import SQLiteStore
-from coatcheck.stores.sqlite_place import check_place
+from coatcheck.stores.sqlite.place import check_place
 from coatcheck.upstream.breaker import BreakerState  # noqa: TC001 - a Struct reads its annotations
 from coatcheck.upstream.client import UpstreamClient
 from coatcheck.upstream.log_ins import Account, LogIns

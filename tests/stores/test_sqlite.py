@@ -21,7 +21,7 @@ from coatcheck.engine.store import Owner, Written
 from coatcheck.errors import ForkedCache, KeysUnusable, StoreFailed, StoreInUse
 from coatcheck.stores.key_ring import KeyRing
 from coatcheck.stores.sqlite import SQLiteStore, inspect
-from coatcheck.stores.sqlite_schema import STEPS
+from coatcheck.stores.sqlite.schema import STEPS
 from coatcheck.testing import FakeClock
 from coatcheck.testing.store_contract import DurableStoreContract, held
 from stores.sqlite_rig import ANN, BOB, DAY, HOUR, KEYS, Rig, eventually, record

@@ -22,7 +22,7 @@ from stores.sqlite_rig import ANN, BOB, DAY, KEYS, Rig, record
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from coatcheck.stores.sqlite_tables import Tables
+    from coatcheck.stores.sqlite.tables import Tables
 
 PAGE = 4096
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from coatcheck.stores.sqlite import inspect
-from coatcheck.stores.sqlite_contents import look
+from coatcheck.stores.sqlite.contents import look
 from stores.sqlite_rig import ANN, BOB, DAY, HOUR, KEYS, Rig, record
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from coatcheck.bootstrap import session_store
 from coatcheck.errors import StoreFailed
 from coatcheck.settings import Settings
 from coatcheck.stores.sqlite import SQLiteStore, inspect
-from coatcheck.stores.sqlite_place import MARK
-from coatcheck.stores.sqlite_upkeep import upkeep
+from coatcheck.stores.sqlite.place import MARK
+from coatcheck.stores.sqlite.upkeep import upkeep
 from coatcheck.testing.store_contract import held
 from stores.sqlite_rig import ANN, DAY, KEYS, Rig, record
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from coatcheck.engine.store import Owner
-    from coatcheck.stores.sqlite_contents import SessionContents, StoredEntry
-    from coatcheck.stores.sqlite_inspector import SessionInfo
+    from coatcheck.stores.sqlite.contents import SessionContents, StoredEntry
+    from coatcheck.stores.sqlite.inspector import SessionInfo
 
 Pseudonym = Annotated[str | None, Parameter(help="Which session: as `coatcheck sessions list` calls it.")]
 User = Annotated[
@@ -45,7 +45,7 @@ def list_(
 
     A program may have the store open meanwhile.
     """
-    from coatcheck.stores.sqlite_contents import look  # noqa: PLC0415 - with cryptography, slow to import
+    from coatcheck.stores.sqlite.contents import look  # noqa: PLC0415 - with cryptography, slow to import
 
     place = Place(store=store, keys=keys, config=config)
     with look(place.file(), keys=place.ring(needed=True) if reveal else None) as contents:
@@ -79,7 +79,7 @@ def show(
 
     What each is of is shown when there are keys. A program may have the store open meanwhile.
     """
-    from coatcheck.stores.sqlite_contents import look  # noqa: PLC0415 - with cryptography, slow to import
+    from coatcheck.stores.sqlite.contents import look  # noqa: PLC0415 - with cryptography, slow to import
 
     if (pseudonym is None) == (user is None):
         raise Mistake(f"this takes {'' if user is None else 'only one of '}a pseudonym or --user")
@@ -120,8 +120,8 @@ def clear(
 
     Not while a program has the store open: then that program must do it, as by `session.clear()`.
     """
-    from coatcheck.stores.sqlite_contents import look  # noqa: PLC0415 - with cryptography, slow to import
-    from coatcheck.stores.sqlite_upkeep import upkeep  # noqa: PLC0415 - the same
+    from coatcheck.stores.sqlite.contents import look  # noqa: PLC0415 - with cryptography, slow to import
+    from coatcheck.stores.sqlite.upkeep import upkeep  # noqa: PLC0415 - the same
 
     given = (pseudonym is not None) + (user is not None) + everyone
     if given != 1:

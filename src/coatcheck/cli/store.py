@@ -10,7 +10,7 @@ from coatcheck.cli.columns import columns, printable
 from coatcheck.cli.place import Config, Json, Keys, Place, Store, alone
 
 if TYPE_CHECKING:
-    from coatcheck.stores.sqlite_inspector import Checked
+    from coatcheck.stores.sqlite.inspector import Checked
 
 
 def check(*, json: Json = False, store: Store = None, keys: Keys = None, config: Config = None) -> int:
@@ -20,8 +20,8 @@ def check(*, json: Json = False, store: Store = None, keys: Keys = None, config:
 
     A program may have the store open meanwhile; what it clears is not known to be off the disk until this has ended.
     """
-    from coatcheck.stores.sqlite_file import Damaged  # noqa: PLC0415 - slow to import
-    from coatcheck.stores.sqlite_inspector import Checked, inspect  # noqa: PLC0415 - with cryptography
+    from coatcheck.stores.sqlite.file import Damaged  # noqa: PLC0415 - slow to import
+    from coatcheck.stores.sqlite.inspector import Checked, inspect  # noqa: PLC0415 - with cryptography
 
     place = Place(store=store, keys=keys, config=config)
     ring = place.ring(needed=False)
@@ -45,7 +45,7 @@ def compact(*, json: Json = False, store: Store = None, config: Config = None) -
 
     Not while a program has the store open.
     """
-    from coatcheck.stores.sqlite_upkeep import upkeep  # noqa: PLC0415 - with cryptography, slow to import
+    from coatcheck.stores.sqlite.upkeep import upkeep  # noqa: PLC0415 - with cryptography, slow to import
 
     path = Place(store=store, config=config).file()
     with alone(path, "compact it"), upkeep(path) as held:

@@ -15,10 +15,10 @@ from coatcheck.engine.entry import Discreet
 from coatcheck.engine.store import Record, StoreSize
 from coatcheck.errors import StoreFailed
 from coatcheck.stores.seal import Seal, SealedEntry, SessionKey
-from coatcheck.stores.sqlite_file import BUSY_SECONDS, Damaged, problem, translated
-from coatcheck.stores.sqlite_place import beside, check_place, exists, unwritable
-from coatcheck.stores.sqlite_place import size as size_of
-from coatcheck.stores.sqlite_schema import APPLICATION_ID, STEPS
+from coatcheck.stores.sqlite.file import BUSY_SECONDS, Damaged, problem, translated
+from coatcheck.stores.sqlite.place import beside, check_place, exists, unwritable
+from coatcheck.stores.sqlite.place import size as size_of
+from coatcheck.stores.sqlite.schema import APPLICATION_ID, STEPS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from coatcheck.engine.store import Record, StoredSession
 from coatcheck.stores.seal import ID_BYTES, SALT_BYTES, SessionKey
-from coatcheck.stores.sqlite_schema import FETCH_ENTRIES, FIND_SESSIONS, FUTURE
+from coatcheck.stores.sqlite.schema import FETCH_ENTRIES, FIND_SESSIONS, FUTURE
 
 if TYPE_CHECKING:
     import sqlite3
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from coatcheck.engine.store import Owner
     from coatcheck.stores.seal import KeyedDigest, Seal
-    from coatcheck.stores.sqlite_dates import Dates
+    from coatcheck.stores.sqlite.dates import Dates
 
 KNOWN_SESSIONS: Final = 10_000
 """Sessions whose rows need not be looked up before a put."""

@@ -7,18 +7,18 @@ import sqlite3
 from typing import TYPE_CHECKING, Final
 
 from coatcheck.errors import CoatcheckError, StoreFailed
-from coatcheck.stores.sqlite_calls import deliver
-from coatcheck.stores.sqlite_file import damaged, problem
-from coatcheck.stores.sqlite_operations import Chore
-from coatcheck.stores.sqlite_schema import TOUCH_SESSION
-from coatcheck.stores.sqlite_tables import Fetched, fetch
+from coatcheck.stores.sqlite.calls import deliver
+from coatcheck.stores.sqlite.file import damaged, problem
+from coatcheck.stores.sqlite.operations import Chore
+from coatcheck.stores.sqlite.schema import TOUCH_SESSION
+from coatcheck.stores.sqlite.tables import Fetched, fetch
 
 if TYPE_CHECKING:
     from coatcheck.stores.seal import Seal
-    from coatcheck.stores.sqlite_dates import Dates
-    from coatcheck.stores.sqlite_operations import Open
-    from coatcheck.stores.sqlite_tables import Tables
-    from coatcheck.stores.sqlite_writer import Writer
+    from coatcheck.stores.sqlite.dates import Dates
+    from coatcheck.stores.sqlite.operations import Open
+    from coatcheck.stores.sqlite.tables import Tables
+    from coatcheck.stores.sqlite.writer import Writer
 
 MAX_TURN: Final = 32
 """Sessions read in one turn. The writer waits for its end before it empties the log."""

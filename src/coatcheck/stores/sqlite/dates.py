@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from coatcheck.stores.sqlite_file import Damaged
-from coatcheck.stores.sqlite_schema import FUTURE
+from coatcheck.stores.sqlite.file import Damaged
+from coatcheck.stores.sqlite.schema import FUTURE
 
 if TYPE_CHECKING:
     import sqlite3

@@ -15,12 +15,12 @@ from coatcheck.clock import SystemClock
 from coatcheck.errors import StoreFailed
 from coatcheck.stores.key_ring import KeyRing
 from coatcheck.stores.seal import Seal
-from coatcheck.stores.sqlite_contents import pseudonym
-from coatcheck.stores.sqlite_dates import Dates
-from coatcheck.stores.sqlite_file import StoreFile, translated
-from coatcheck.stores.sqlite_inspector import inspect
-from coatcheck.stores.sqlite_sweep import Sweep
-from coatcheck.stores.sqlite_tables import Ended, Tables
+from coatcheck.stores.sqlite.contents import pseudonym
+from coatcheck.stores.sqlite.dates import Dates
+from coatcheck.stores.sqlite.file import StoreFile, translated
+from coatcheck.stores.sqlite.inspector import inspect
+from coatcheck.stores.sqlite.sweep import Sweep
+from coatcheck.stores.sqlite.tables import Ended, Tables
 
 if TYPE_CHECKING:
     import sqlite3

@@ -10,8 +10,8 @@ from coatcheck.engine.entry import Discreet
 from coatcheck.engine.store import Owner  # noqa: TC001 - a Struct reads its annotations
 from coatcheck.stores.envelope import Contents  # noqa: TC001 - the same
 from coatcheck.stores.seal import DIGEST_BYTES, SealedEntry, SessionKey
-from coatcheck.stores.sqlite_inspector import Inspector, connected
-from coatcheck.stores.sqlite_schema import FUTURE, TOLERANCE
+from coatcheck.stores.sqlite.inspector import Inspector, connected
+from coatcheck.stores.sqlite.schema import FUTURE, TOLERANCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -132,7 +132,7 @@ def pseudonym(digest: object) -> str:
 def look(
     path: Path | str, *, keys: KeyRing | None = None, clock: Clock | None = None
 ) -> Iterator[FileContents]:
-    """Open a store's file for a look into it, as `coatcheck.stores.sqlite_inspector.inspect` does.
+    """Open a store's file for a look into it, as `coatcheck.stores.sqlite.inspector.inspect` does.
 
     Raises:
         StoreFailed: there is no store at *path*, or not one that this version of coatcheck knows.

@@ -11,8 +11,8 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from coatcheck.errors import StoreFailed, StoreInUse
-from coatcheck.stores.sqlite_place import MARK, beside, check_place, exists, size, unwritable
-from coatcheck.stores.sqlite_schema import migrate
+from coatcheck.stores.sqlite.place import MARK, beside, check_place, exists, size, unwritable
+from coatcheck.stores.sqlite.schema import migrate
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -20,7 +20,7 @@ import stat
 from typing import TYPE_CHECKING, Final
 
 from coatcheck.errors import StoreFailed
-from coatcheck.stores.sqlite_schema import APPLICATION_ID
+from coatcheck.stores.sqlite.schema import APPLICATION_ID
 
 if TYPE_CHECKING:
     from pathlib import Path

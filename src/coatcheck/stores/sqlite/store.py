@@ -1,4 +1,4 @@
-"""The store of one process in one file: SQLite, sealed, written by one thread that commits what waits as a group.
+"""`SQLiteStore`, as a cache holds it, with its two threads and what leads to them.
 
 What a clear promises, it does before it returns: the session's row is gone and the salt of its key overwritten, on the
 disk, and the write-ahead log is emptied. Puts are as safe as the operating system is; a power cut may take the last.
@@ -21,14 +21,14 @@ from coatcheck.clock import SystemClock
 from coatcheck.errors import ForkedCache, StoreFailed
 from coatcheck.stores.key_ring import KeyRing
 from coatcheck.stores.seal import Seal
-from coatcheck.stores.sqlite_calls import Call, deliver
-from coatcheck.stores.sqlite_dates import Dates
-from coatcheck.stores.sqlite_file import StoreFile
-from coatcheck.stores.sqlite_inspector import Checked, Inspector, Revealed, SessionInfo, inspect
-from coatcheck.stores.sqlite_operations import Chore, Clear, ClearAll, Delete, Forget, Open, Put
-from coatcheck.stores.sqlite_process import watch
-from coatcheck.stores.sqlite_reader import Reader
-from coatcheck.stores.sqlite_writer import Writer
+from coatcheck.stores.sqlite.calls import Call, deliver
+from coatcheck.stores.sqlite.dates import Dates
+from coatcheck.stores.sqlite.file import StoreFile
+from coatcheck.stores.sqlite.inspector import Checked, Inspector, SessionInfo, inspect
+from coatcheck.stores.sqlite.operations import Chore, Clear, ClearAll, Delete, Forget, Open, Put
+from coatcheck.stores.sqlite.process import watch
+from coatcheck.stores.sqlite.reader import Reader
+from coatcheck.stores.sqlite.writer import Writer
 
 if TYPE_CHECKING:
     import queue
@@ -37,9 +37,7 @@ if TYPE_CHECKING:
 
     from coatcheck.clock import Clock
     from coatcheck.engine.store import Owner, Record, StoredSession, StoreSize, Written
-    from coatcheck.stores.sqlite_operations import Operation
-
-__all__ = ["Checked", "Inspector", "Revealed", "SQLiteStore", "SessionInfo", "inspect"]
+    from coatcheck.stores.sqlite.operations import Operation
 
 T = TypeVar("T")
 

@@ -12,19 +12,19 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
 from coatcheck.errors import StoreFailed
-from coatcheck.stores.sqlite_calls import deliver
-from coatcheck.stores.sqlite_file import Damaged, damaged, problem, translated
-from coatcheck.stores.sqlite_operations import Chore, ClearAll, Forget, Open, Operation, Put, run_puts
-from coatcheck.stores.sqlite_sweep import ROOM, Sweep, used_bytes
-from coatcheck.stores.sqlite_tables import Tables
+from coatcheck.stores.sqlite.calls import deliver
+from coatcheck.stores.sqlite.file import Damaged, damaged, problem, translated
+from coatcheck.stores.sqlite.operations import Chore, ClearAll, Forget, Open, Operation, Put, run_puts
+from coatcheck.stores.sqlite.sweep import ROOM, Sweep, used_bytes
+from coatcheck.stores.sqlite.tables import Tables
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
     from coatcheck.stores.seal import Seal
-    from coatcheck.stores.sqlite_dates import Dates
-    from coatcheck.stores.sqlite_file import StoreFile
+    from coatcheck.stores.sqlite.dates import Dates
+    from coatcheck.stores.sqlite.file import StoreFile
 
 MAX_GROUP: Final = 256
 """Operations in one transaction."""

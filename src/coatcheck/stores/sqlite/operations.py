@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 from coatcheck.engine.store import StoredSession, Written
 from coatcheck.errors import CoatcheckError, StoreFailed
-from coatcheck.stores.sqlite_calls import Call
-from coatcheck.stores.sqlite_schema import (
+from coatcheck.stores.sqlite.calls import Call
+from coatcheck.stores.sqlite.schema import (
     BURY_ENTRY,
     DELETE_KIND,
     FUTURE,
@@ -16,14 +16,14 @@ from coatcheck.stores.sqlite_schema import (
     RAISE_COMMON_FLOOR,
     RAISE_FLOOR,
 )
-from coatcheck.stores.sqlite_tables import fetch, unseal
+from coatcheck.stores.sqlite.tables import fetch, unseal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from coatcheck.engine.store import Owner, Record
     from coatcheck.stores.seal import Seal
-    from coatcheck.stores.sqlite_tables import Fetched, Tables
+    from coatcheck.stores.sqlite.tables import Fetched, Tables
 
 T = TypeVar("T")
 

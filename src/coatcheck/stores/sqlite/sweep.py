@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from coatcheck.stores.sqlite_schema import FUTURE, IDLE_SESSIONS, NEXT_ENTRIES, NEXT_SESSIONS, SWEEP_ENTRIES
-from coatcheck.stores.sqlite_tables import Ended
+from coatcheck.stores.sqlite.schema import FUTURE, IDLE_SESSIONS, NEXT_ENTRIES, NEXT_SESSIONS, SWEEP_ENTRIES
+from coatcheck.stores.sqlite.tables import Ended
 
 if TYPE_CHECKING:
-    from coatcheck.stores.sqlite_tables import Tables
+    from coatcheck.stores.sqlite.tables import Tables
 
 SLICE: Final = 256
 """Rows looked at in one transaction; sessions ended in one are an eighth of it."""
