@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections import Counter
 from datetime import timedelta
 from typing import Any
 
@@ -126,6 +127,79 @@ async def test_a_session_cleared_in_the_middle_of_a_round_is_not_loaded() -> Non
 
         assert [user for user, _, _ in upstream.loads] == ["ann"]
         assert cache.users() == ("ann",)
+
+
+async def test_what_takes_arguments_is_passed_over() -> None:
+    """Nobody can tell under which argument; the other resources of the catalog are refreshed."""
+    clock = FakeClock()
+    loads: list[str] = []
+    catalog: Catalog[str] = Catalog("scheduled")
+
+    @catalog.resource(Policy(ttl=timedelta(hours=1)))
+    async def zone(api: str, number: int) -> int:
+        loads.append("zone")
+        return number
+
+    @catalog.resource(Policy(ttl=timedelta(hours=1)))
+    async def machines(api: str, zone: int) -> int:
+        loads.append("machines")
+        return zone
+
+    @catalog.resource(Policy(ttl=timedelta(hours=1)))
+    async def account(api: str) -> int:
+        loads.append("account")
+        return 7
+
+    schedule = Schedule(every=timedelta(minutes=5), seen_within=timedelta(hours=2), jitter=0.0)
+    async with SessionCache(catalog, connect=lambda user: user, clock=clock, schedule=schedule) as cache:
+        session = cache.session("ann")
+        assert (7, 3, 3) == (
+            await session.get(account),
+            await session.get(zone, number=3),
+            await session.get(machines, zone=3),
+        )
+        await clock.advance(HOUR + 60)
+
+    assert Counter(loads) == {"account": 2, "zone": 1, "machines": 1}
+
+
+async def test_one_users_trouble_is_not_the_next_ones() -> None:
+    """A derived function that raises for one user's data ends neither that user's round nor those to come."""
+    clock = FakeClock()
+    loads: list[tuple[str, str]] = []
+    catalog: Catalog[str] = Catalog("scheduled")
+
+    @catalog.resource(Policy(ttl=timedelta(hours=1)))
+    async def accounts(api: str) -> tuple[int, ...]:
+        loads.append((api, "accounts"))
+        return () if api == "ann" else (7,)
+
+    @catalog.derived
+    def first(accounts: tuple[int, ...]) -> int:
+        return accounts[0]
+
+    @catalog.resource(Policy(ttl=timedelta(hours=1)))
+    async def zones(api: str, first: int) -> int:
+        loads.append((api, "zones"))
+        return first
+
+    @catalog.resource(Policy(ttl=timedelta(hours=1)))
+    async def profile(api: str) -> str:
+        loads.append((api, "profile"))
+        return api
+
+    schedule = Schedule(every=timedelta(minutes=5), seen_within=timedelta(hours=4), jitter=0.0)
+    async with SessionCache(catalog, connect=lambda user: user, clock=clock, schedule=schedule) as cache:
+        with pytest.raises(IndexError):
+            await cache.session("ann").get(zones)
+        for user in ("ann", "bob"):
+            await cache.session(user).get(profile)
+        await cache.session("bob").get(zones)
+        await clock.advance(2 * HOUR + 60)
+
+    often = Counter(loads)
+    assert often.pop(("ann", "accounts")) == often.pop(("ann", "profile")) == 3
+    assert often == {("bob", "accounts"): 3, ("bob", "zones"): 3, ("bob", "profile"): 3}
 
 
 @pytest.mark.parametrize(

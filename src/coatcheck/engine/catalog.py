@@ -69,11 +69,12 @@ class Resource(Generic[T]):
         derived: whether it is computed from others and costs no call.
         policy: as declared; a cache may have another in force.
         ancestors: the stored resources that a get without arguments passes through, in declared order.
+        resolvable: whether a get can do without arguments.
     """
 
     __slots__ = (
         "ancestors", "catalog", "codec", "derived", "index", "key", "loader", "mark", "name", "origin", "parameters",
-        "policy", "shared", "signature",
+        "policy", "resolvable", "shared", "signature",
     )  # fmt: skip
 
     def __init__(
@@ -103,6 +104,10 @@ class Resource(Generic[T]):
         self.codec = codec
         self.shared = codec.shared
         self.ancestors = self.passed_through(())
+        self.resolvable: bool = all(
+            parameter.has_default if parameter.dependency is None else parameter.dependency.resolvable
+            for parameter in parameters
+        )
 
     def __repr__(self) -> str:
         return f"<resource {self.catalog}.{self.name}>"

@@ -197,16 +197,7 @@ class Session(Discreet, gc=False, eq=False):
             LoadError: as `get_many()`.
         """
         self._engine.home.check()
-        resolvable: set[int] = set()
-        for resource in self._engine.catalog:
-            if all(
-                parameter.dependency.index in resolvable
-                if parameter.dependency is not None
-                else parameter.has_default
-                for parameter in resource.parameters
-            ):
-                resolvable.add(resource.index)
-        await self.get_many(*(resource for resource in self._engine.catalog if resource.index in resolvable))
+        await self.get_many(*(resource for resource in self._engine.catalog if resource.resolvable))
 
     async def put(self, resource: Resource[T], value: T, /, **arguments: object) -> None:
         """Hold *value* as if it had been loaded now; a load that began before replaces it no more.

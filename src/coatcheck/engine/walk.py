@@ -60,23 +60,14 @@ class Walker:
             known = state.short_cut(resource, now)
             if known is not None:
                 return known
-        values: list[object] = []
-        expires = until = math.inf
-        started = now
-        for parameter in resource.parameters:
-            if parameter.name in passed:
-                values.append(passed[parameter.name])
-            elif parameter.dependency is None:
-                values.append(parameter.value_of_default(resource.name))
-            else:
-                parent = self.walk(state, parameter.dependency, {}, now, due)
-                if parent is None:
-                    return None
-                earliest, slot = parent
-                values.append(value_of(parameter.dependency, slot))
-                expires, until = min(expires, slot.expires), min(until, earliest)
-                started = min(started, slot.started)
+        reached = self._arguments(state, resource, passed, now, due)
+        if reached is None:
+            return None
+        values, parents = reached
+        until = min((earliest for earliest, _ in parents), default=math.inf)
+        expires = min((slot.expires for _, slot in parents), default=math.inf)
         if resource.derived:
+            started = min((slot.started for _, slot in parents), default=now)
             found = derived(resource, values, started=started, expires=expires)
         else:
             held = self._held(state, resource, values, now, due)
@@ -87,6 +78,36 @@ class Walker:
         if due is not None and not passed and not state.closed:
             return until, self._remember(state, resource, values, found, until)
         return until, found
+
+    def _arguments(
+        self,
+        state: State,
+        resource: Resource[Any],
+        passed: Mapping[str, object],
+        now: float,
+        due: list[Due] | None,
+    ) -> tuple[list[object], list[tuple[float, Slot]]] | None:
+        """Return the loader's arguments in declared order, and what `walk` found for those that were not passed.
+
+        None if something on the way is not held.
+
+        Raises:
+            MissingArgument: one was not passed that cannot be found.
+        """
+        values: list[object] = []
+        parents: list[tuple[float, Slot]] = []
+        for parameter in resource.parameters:
+            if parameter.name in passed:
+                values.append(passed[parameter.name])
+            elif parameter.dependency is None:
+                values.append(parameter.value_of_default(resource.name))
+            else:
+                parent = self.walk(state, parameter.dependency, {}, now, due)
+                if parent is None:
+                    return None
+                values.append(value_of(parameter.dependency, parent[1]))
+                parents.append(parent)
+        return values, parents
 
     def _held(
         self, state: State, resource: Resource[Any], values: list[object], now: float, due: list[Due] | None
@@ -133,31 +154,25 @@ class Walker:
         """Return the user's own entries that are fresh now and will have to be refreshed by *horizon*."""
         found = []
         for resource in self._sessions.resources:
-            values = None if resource.derived else self._own_values(state, resource, now)
-            if values is None:
-                continue
-            key = key_of(resource, values)
-            entry = state.entry(key)
-            rule = self._rules[resource.index]
-            if entry is None or not now < expiry(rule, entry.started):
-                continue
-            if min(expiry(rule, entry.started), ageing_point(rule, entry.started, entry.jitter)) <= horizon:
-                found.append(Due(resource, key, tuple(values)))
+            if resource.resolvable and not resource.derived:
+                with contextlib.suppress(Exception):
+                    # A derived function on the way may raise anything; that is told to who asks, and is no affair of
+                    # the users and resources that come after.
+                    found += self._due_before(state, resource, now, horizon)
         return found
 
-    def _own_values(self, state: State, resource: Resource[Any], now: float) -> list[object] | None:
-        values: list[object] = []
-        for parameter in resource.parameters:
-            if parameter.dependency is not None:
-                parent = self.walk(state, parameter.dependency, {}, now, None)
-                if parent is None:
-                    return None
-                values.append(value_of(parameter.dependency, parent[1]))
-            elif parameter.has_default:
-                values.append(parameter.default)
-            else:
-                return None
-        return values
+    def _due_before(self, state: State, resource: Resource[Any], now: float, horizon: float) -> list[Due]:
+        reached = self._arguments(state, resource, {}, now, None)
+        if reached is None:
+            return []
+        values, _ = reached
+        key = key_of(resource, values)
+        entry = state.entry(key)
+        rule = self._rules[resource.index]
+        if entry is None or not now < expiry(rule, entry.started):
+            return []
+        ends = min(expiry(rule, entry.started), ageing_point(rule, entry.started, entry.jitter))
+        return [Due(resource, key, tuple(values))] if ends <= horizon else []
 
     def to_invalidate(
         self, state: State, resource: Resource[Any], passed: Mapping[str, object], now: float
@@ -172,18 +187,9 @@ class Walker:
             ]
         if not passed:
             return [(resource, None)]
-        values: list[object] = []
-        for parameter in resource.parameters:
-            if parameter.name in passed:
-                values.append(passed[parameter.name])
-            elif parameter.dependency is None:
-                values.append(parameter.value_of_default(resource.name))
-            else:
-                parent = self.walk(state, parameter.dependency, {}, now, None)
-                if parent is None:
-                    return [(resource, None)]  # which key is meant can't be told without a load
-                values.append(value_of(parameter.dependency, parent[1]))
-        return [(resource, key_of(resource, values))]
+        reached = self._arguments(state, resource, passed, now, None)
+        # Which key is meant cannot always be told without a load.
+        return [(resource, None if reached is None else key_of(resource, reached[0]))]
 
 
 def key_of(resource: Resource[Any], values: list[object]) -> str:
