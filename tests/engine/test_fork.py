@@ -11,7 +11,7 @@ import pytest
 
 from coatcheck import SessionCache, SyncCache
 from coatcheck.errors import ForkedCache
-from engine.threads import Upstream, hit, in_child, meet, result, spawn
+from engine.threads import Upstream, hit, in_child, meet, result, spawn, spawn_loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -140,6 +140,31 @@ def test_a_child_forked_while_another_thread_changes_the_cache_is_not_stuck(upst
     assert 0 == in_child(child)
     over.set()
     result(holding)
+
+
+def test_a_child_forked_while_a_load_is_under_way_is_not_stuck(upstream: Upstream) -> None:
+    """Who would join that load must not wait for a lock whose holder does not exist in the child."""
+    cache = SessionCache(upstream.catalog, connect=upstream.connect)
+    gate = upstream.hold_first()
+    held, over = threading.Event(), threading.Event()
+
+    async def use() -> int:
+        return await cache.session(ANN).get(upstream.account)
+
+    def hold() -> None:
+        with cache._home.lock:
+            held.set()
+            meet(over)
+
+    loading = spawn_loop(use)
+    meet(upstream.begun)
+    holding = spawn(hold)
+    meet(held)
+    assert 0 == in_child(lambda: refuses(lambda: asyncio.run(use())))
+    over.set()
+    result(holding)
+    gate.open()
+    assert -1 == result(loading)
 
 
 def test_a_child_of_a_blocking_cache_is_refused_and_closes_nothing_of_the_parent_s(

@@ -132,16 +132,21 @@ class Resolver:
 
         Nothing if there is anything else to it, the resource being none of ours included. That load keeps the session
         from being evicted.
+
+        Raises:
+            ForkedCache: this is a forked child.
         """
         state = self._sessions.states.get(user)
-        if state is None or getattr(resource, "parameters", True):
+        flights = None if state is None else state.flights
+        if state is None or flights is None or getattr(resource, "parameters", True):
             return None
         home = self._home
+        home.check_process()
         # A step, but for what entering one costs: of a crowd everyone comes by here before the load has even begun.
         with home.lock:
-            if state.flights is None or state.refusals is not None or not home.is_here():
+            if state.flights is not flights or state.refusals is not None or not home.is_here():
                 return None
-            flight = state.flights.to_join(resource.key)
+            flight = flights.to_join(resource.key)
             if flight is None or state.closed or state.entry(resource.key) is not None or running_chain():
                 return None
             state.use(self._clock.monotonic())
