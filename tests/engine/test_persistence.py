@@ -8,9 +8,11 @@ import weakref
 from datetime import timedelta
 from typing import Any, cast
 
+import msgspec
 import pytest
 
 from coatcheck.engine.cache import SessionCache
+from coatcheck.engine.catalog import Catalog
 from coatcheck.engine.entry import Outcome
 from coatcheck.engine.guarded import LONGEST_PAUSE, GuardedStore
 from coatcheck.engine.limits import Limits
@@ -20,9 +22,20 @@ from coatcheck.errors import Forbidden, NotFound, SessionCleared, StoreFailed, U
 from coatcheck.testing import FakeClock, settle
 from coatcheck.testing.stores import Fault, FaultyStore
 from engine.conftest import MakeCache
+from engine.test_single_flight import Holder
 from engine.world import DAY, World
 
 ANN, BOB = "ann@example.com", "bob@example.com"
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What was called so once is none any more."""
+
+    name: str
+
+    def __post_init__(self) -> None:
+        if self.name == "old":
+            raise LookupError(self.name)
 
 
 @pytest.fixture
@@ -223,6 +236,27 @@ class TestRestart:
         assert await cache.session(ANN).get(world.account) == 1
         await cache.settled()
         assert (await held(disk))["account"] == b"1"
+        store = cache.stats().store
+        assert store is not None
+        assert store.entries_rejected == 1
+
+    async def test_a_body_that_its_type_chokes_on_is_dropped_and_counted(
+        self, make_cache: MakeCache, disk: Store
+    ) -> None:
+        """A declared type may run code of its own, and other code today than when the entry was stored."""
+        catalog: Catalog[Any] = Catalog("estate")
+
+        @catalog.resource
+        async def plan(api: Any) -> Plan:
+            return Plan("new")
+
+        owner = Owner("estate", ANN)
+        stored = await disk.open(owner)
+        await disk.put(owner, stored.id, Record("plan()", b"s0:", b'{"name":"old"}', 5.0), keep_for=100)
+        cache = make_cache(Holder(catalog), store=disk)
+        assert await cache.session(ANN).get(plan) == Plan("new")
+        await cache.settled()
+        assert (await held(disk))["plan"] == b'{"name":"new"}'
         store = cache.stats().store
         assert store is not None
         assert store.entries_rejected == 1

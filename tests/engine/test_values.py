@@ -25,6 +25,15 @@ class Listing(msgspec.Struct, frozen=True):
     tags: tuple[str, ...] = ()
 
 
+class Choosy(msgspec.Struct, frozen=True):
+    """Has code of its own, which raises what no decoder would."""
+
+    name: str
+
+    def __post_init__(self) -> None:
+        raise LookupError(self.name)
+
+
 class Shelf:
     """A catalog of one resource of each kind of type, each returning what the test says."""
 
@@ -56,6 +65,10 @@ class Shelf:
         @catalog.resource
         async def colour(api: Any) -> Body[Literal["red", "blue"]]:
             return self.results["colour"]  # type: ignore[no-any-return]
+
+        @catalog.resource
+        async def choosy(api: Any) -> Body[Choosy]:
+            return self.results["choosy"]  # type: ignore[no-any-return]
 
         self.maybe, self.numbers, self.listing, self.tree, self.zones = maybe, numbers, listing, tree, zones
 
@@ -210,6 +223,8 @@ def nested(depth: int) -> Any:
         ("listing", Body(b'{"name": "\xff"}'), BadUpstreamBody),
         ("listing", Body(b"[" * 100_000), BadUpstreamBody),
         ("listing", {"name": CANARY, "tags": 1}, WrongType),
+        ("choosy", Body(b'{"name": "%s"}' % CANARY.encode()), BadUpstreamBody),
+        ("choosy", {"name": CANARY}, WrongType),
     ],
     ids=lambda value: type(value).__name__,
 )
