@@ -63,6 +63,21 @@ async def test_each_get_is_counted_as_what_it_was(make_cache: MakeCache, clock: 
     assert 4 - 3 == account.calls_saved
 
 
+async def test_a_get_that_is_closed_half_way_is_counted(cache: SessionCache[Any], world: World) -> None:
+    """As the coroutines of a loop are that was closed under them."""
+    session = cache.session("ann")
+    gate = world.hold("account")
+    leads = asyncio.create_task(session.get(world.account))
+    load = await gate.hold()
+    joins = session.get(world.account)
+    joins.send(None)
+    joins.close()
+    await load.succeed(1)
+    await leads
+    assert {"misses": 1, "failed": 1} == outcomes(cache, "account")
+    assert 2 == cache.stats("ann").resources["account"].gets
+
+
 async def test_only_what_callers_asked_for_is_counted(cache: SessionCache[Any], world: World) -> None:
     """A dependency resolved on the way is a load of its own and no get."""
     session = cache.session("ann")

@@ -17,6 +17,7 @@ from coatcheck.engine.store import Owner, Written
 from coatcheck.errors import ForkedCache, StoreFailed
 from coatcheck.stores.sqlite import SQLiteStore, inspect
 from coatcheck.testing.store_contract import held
+from stores.sqlite_junk import COLUMNS, JUNK, UNTYPED, spoil
 from stores.sqlite_rig import ANN, BOB, DAY, KEYS, Rig, record
 
 if TYPE_CHECKING:
@@ -462,19 +463,29 @@ async def test_a_child_forked_while_another_thread_asks_is_not_stuck(rig: Rig) -
         assert 0 == os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])  # noqa: ASYNC222 - it ends at once
 
 
-# What a schema of types does not let in, a damaged page may hold all the same.
-UNTYPED = """
-    PRAGMA writable_schema = ON;
-    UPDATE sqlite_master SET sql = replace(replace(sql, ') STRICT', ')'), 'NOT NULL', '') WHERE name IN ('sessions', 'meta');
-"""
+@pytest.mark.parametrize("junk", JUNK)
+@pytest.mark.parametrize("column", COLUMNS)
+async def test_whatever_a_damaged_file_holds_the_store_goes_on(rig: Rig, column: str, junk: str) -> None:
+    """What does not belong there is no value: at worst everything is lost, and what is written then is kept."""
+    async with rig.open() as store:
+        session = await store.open(ANN)
+        await store.put(ANN, session.id, record(), keep_for=DAY)
+    spoil(rig, column, junk)
+    async with rig.open() as store:
+        back = await store.open(ANN)
+        assert all(each == record() for each in back.records)
+        assert await store.put(ANN, back.id, record("hosts"), keep_for=DAY) is Written.APPLIED
+        assert ("hosts", b"") in held(await store.open(ANN))
+        await store.clear(ANN)
+        assert (await store.open(ANN)).records == ()
+        await store.compact()
 
 
 async def test_a_session_that_is_not_dated_is_begun_anew(rig: Rig) -> None:
     async with rig.open() as store:
         session = await store.open(ANN)
         await store.put(ANN, session.id, record(), keep_for=DAY)
-    rig.script(UNTYPED)
-    rig.sql("UPDATE sessions SET opened = NULL")
+    spoil(rig, "sessions.opened", "NULL")
     async with rig.open() as store:
         back = await store.open(ANN)
         assert back.id != session.id
@@ -492,6 +503,19 @@ async def test_a_file_that_does_not_tell_the_date_is_moved_aside(rig: Rig, chang
     async with rig.open() as store:
         assert 0 == (await store.size()).sessions
         await store.open(ANN)
+
+
+async def test_a_text_that_is_none_is_its_owners_trouble_alone(rig: Rig) -> None:
+    """A type does not say that a text can be read as one; who reads beside it must not fail for that."""
+    async with rig.open() as store:
+        for owner in (ANN, BOB):
+            session = await store.open(owner)
+            await store.put(owner, session.id, record(), keep_for=DAY)
+    number = rig.sql("SELECT min(session) FROM sessions")[0][0]
+    rig.sql("UPDATE sessions SET key = CAST(x'ff' AS TEXT) WHERE session = ?", number)
+    async with rig.open() as store:
+        found = await asyncio.gather(store.open(ANN), store.open(BOB))
+        assert sorted((len(each.records), each.rejected) for each in found) == [(0, 1), (1, 0)]
 
 
 async def test_rejected_entries_are_deleted_as_soon_as_they_can_be(rig: Rig) -> None:

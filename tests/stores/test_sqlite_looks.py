@@ -12,6 +12,7 @@ import pytest
 
 from coatcheck.stores.sqlite import inspect
 from coatcheck.stores.sqlite.contents import look
+from stores.sqlite_junk import COLUMNS, JUNK, spoil
 from stores.sqlite_rig import ANN, BOB, DAY, HOUR, KEYS, Rig, record
 
 if TYPE_CHECKING:
@@ -63,6 +64,32 @@ async def test_a_log_that_a_crash_left_is_read_and_stays(rig: Rig) -> None:
     with inspect(crashed.path, keys=KEYS) as inspector:
         assert 1 == inspector.check().opened
     assert before == (crashed.path.read_bytes(), log.read_bytes())
+
+
+@pytest.mark.parametrize("junk", JUNK)
+@pytest.mark.parametrize("column", COLUMNS)
+async def test_whatever_a_damaged_file_holds_can_be_looked_at(rig: Rig, column: str, junk: str) -> None:
+    await filled(rig)
+    spoil(rig, column, junk)
+    with inspect(rig.path, keys=KEYS) as inspector:
+        [session] = inspector.sessions()
+        assert session.opened_age >= 0.0
+        assert inspector.size().sessions == 1
+        [revealed] = inspector.reveal()
+        assert len(revealed.records) + revealed.rejected <= 1
+        assert inspector.check().sessions == 1
+    with look(rig.path, keys=KEYS) as contents:
+        [(listed, owner)] = contents.owners()
+        assert owner in {ANN, None}
+        found = contents.session(listed) if listed != "?" else None
+        assert found is None or all(entry.kept_for <= DAY for entry in found.entries)
+
+
+async def test_a_file_without_its_dates_is_said_to_be_damaged(rig: Rig) -> None:
+    await filled(rig)
+    rig.sql("DELETE FROM meta")
+    with inspect(rig.path, keys=KEYS) as inspector:
+        assert inspector.check().problems == ("the store's file is damaged",)
 
 
 async def test_what_was_forgotten_is_not_said_to_be_kept(rig: Rig, fake_clock: FakeClock) -> None:

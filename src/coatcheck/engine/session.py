@@ -387,6 +387,10 @@ class Session(Discreet, gc=False, eq=False):
         except asyncio.CancelledError:
             self._engine.counting.note_unanswered(self._user, resource, Count.CANCELLED)
             raise
+        except BaseException:
+            # A load that fails does not raise here; a coroutine that is closed half-way does.
+            self._engine.counting.note_unanswered(self._user, resource, Count.FAILED)
+            raise
         if not isinstance(result, Entry):
             return (await self._load(resource, PLAIN, (flight, began))).value
         self._engine.counting.note_coalesced(flight.state, resource, self._now() - began)

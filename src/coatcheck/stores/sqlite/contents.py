@@ -10,7 +10,8 @@ from coatcheck.engine.entry import Discreet
 from coatcheck.engine.store import Owner  # noqa: TC001 - a Struct reads its annotations
 from coatcheck.stores.envelope import Contents  # noqa: TC001 - the same
 from coatcheck.stores.seal import DIGEST_BYTES, SealedEntry, SessionKey
-from coatcheck.stores.sqlite.inspector import Inspector, connected
+from coatcheck.stores.sqlite.dates import age
+from coatcheck.stores.sqlite.inspector import Inspector, connected, pseudonym
 from coatcheck.stores.sqlite.schema import FUTURE, TOLERANCE
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from coatcheck.clock import Clock
     from coatcheck.stores.key_ring import KeyRing
 
-_PSEUDONYM_BYTES: Final = 8
 _SLICE: Final = 256
 
 _ROWS: Final = """
@@ -31,7 +31,7 @@ _LISTED: Final = f"{_ROWS} WHERE s.owner BETWEEN ? AND ? ORDER BY s.session LIMI
 
 # The same that decides whether an entry is brought back to a program.
 _ENTRIES: Final = f"""
-    SELECT kind, name, started, sealed, expires,
+    SELECT kind, name, started, sealed, length(sealed), expires,
         era = (SELECT era FROM meta) AND started <= ? AND NOT EXISTS (
             SELECT 1 FROM floors AS f
             WHERE f.scope = 0 AND f.kind = e.kind AND f.floor + {TOLERANCE} >= e.started
@@ -76,7 +76,7 @@ class _Row(NamedTuple):
     pseudonym: str
     owner: Owner | None
     key: SessionKey
-    opened: float
+    opened: object
 
 
 class FileContents(Inspector):
@@ -103,16 +103,18 @@ class FileContents(Inspector):
         for row in self._rows(_LISTED, start + b"\x00" * rest, start + b"\xff" * rest):
             now = self._now()
             entries = tuple(self._entries(row, now))
-            return SessionContents(row.pseudonym, row.owner, max(0.0, now - row.opened), entries)
+            return SessionContents(row.pseudonym, row.owner, age(now, row.opened), entries)
         return None
 
     def _entries(self, row: _Row, now: float) -> Iterator[StoredEntry]:
-        for kind, name, started, sealed, expires, alive in self._ask(_ENTRIES, now + FUTURE, row.number):
+        for kind, name, started, sealed, size, expires, alive in self._ask(
+            _ENTRIES, now + FUTURE, row.number
+        ):
             contents = None
             if self._seal is not None and row.owner is not None:
                 contents = self._seal.unseal(row.owner, row.key, SealedEntry(kind, name, started, sealed))
-            kept_for = max(0.0, expires - now) if alive else 0.0
-            yield StoredEntry(contents, max(0.0, now - started), kept_for, len(sealed))
+            kept_for = max(0.0, expires - now) if alive and isinstance(expires, float) else 0.0
+            yield StoredEntry(contents, age(now, started), kept_for, size)
 
     def _rows(self, statement: str, *parameters: object) -> list[_Row]:
         found = []
@@ -121,11 +123,6 @@ class FileContents(Inspector):
             owner = None if self._seal is None else self._seal.unseal_user(digest, session, user)
             found.append(_Row(number, pseudonym(digest), owner, session, opened))
         return found
-
-
-def pseudonym(digest: object) -> str:
-    """Return what a session is listed under: the first 16 hexadecimal digits of what it is filed under."""
-    return digest[:_PSEUDONYM_BYTES].hex() if isinstance(digest, bytes) else "?"
 
 
 @contextlib.contextmanager

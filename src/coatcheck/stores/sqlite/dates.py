@@ -57,3 +57,8 @@ class Dates:
         # They are of the same dates. The loads that they stood against ended with the process that began them.
         connection.execute("DELETE FROM floors")
         connection.execute("COMMIT")
+
+
+def age(now: float, date: object) -> float:
+    """Return how many seconds ago something was; 0.0 if it has no date, which only a damaged file can show."""
+    return max(0.0, now - date) if isinstance(date, float) else 0.0

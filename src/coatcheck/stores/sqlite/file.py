@@ -245,7 +245,13 @@ class StoreFile:
         return found
 
 
+def readable(text: bytes) -> str:
+    """Return a text of the file. What is none, as a damaged file may hold, must not fail those who read beside it."""
+    return text.decode(errors="replace")
+
+
 def _configure(connection: sqlite3.Connection) -> None:
+    connection.text_factory = readable
     for pragma in _PRAGMAS:
         connection.execute(f"PRAGMA {pragma}").fetchall()
 

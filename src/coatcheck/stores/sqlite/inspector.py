@@ -15,7 +15,8 @@ from coatcheck.engine.entry import Discreet
 from coatcheck.engine.store import Record, StoreSize
 from coatcheck.errors import StoreFailed
 from coatcheck.stores.seal import Seal, SealedEntry, SessionKey
-from coatcheck.stores.sqlite.file import BUSY_SECONDS, Damaged, problem, translated
+from coatcheck.stores.sqlite.dates import age
+from coatcheck.stores.sqlite.file import BUSY_SECONDS, Damaged, problem, readable, translated
 from coatcheck.stores.sqlite.place import beside, check_place, exists, unwritable
 from coatcheck.stores.sqlite.place import size as size_of
 from coatcheck.stores.sqlite.schema import APPLICATION_ID, STEPS
@@ -32,6 +33,8 @@ _NO_WAY: Final = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLI
 
 # Sessions whose entries are read in one transaction: a long one would keep the log from being emptied.
 _SLICE: Final = 64
+
+_PSEUDONYM_BYTES: Final = 8
 
 _TOTALS: Final = """
     SELECT (SELECT count(*) FROM sessions), (
@@ -134,9 +137,9 @@ class Inspector:
             for number, digest, opened, newest, entries, size in rows:
                 after = number
                 yield SessionInfo(
-                    owner=_pseudonym(digest),
-                    opened_age=max(0.0, now - opened),
-                    newest_age=None if newest is None else max(0.0, now - newest),
+                    owner=pseudonym(digest),
+                    opened_age=age(now, opened),
+                    newest_age=None if newest is None else age(now, newest),
                     entries=entries,
                     bytes=size,
                 )
@@ -150,7 +153,7 @@ class Inspector:
         seal = self._seal
         if seal is None:
             raise StoreFailed("what is stored is sealed: its keys are needed to look into it")
-        era = self._ask("SELECT era FROM meta")[0][0]
+        era, _ = self._meta()
         for session in self._owners(seal):
             now = self._now()
             records, rejected = [], 0
@@ -163,9 +166,9 @@ class Inspector:
                     rejected += 1
                 else:
                     records.append(
-                        Record(contents.resource, contents.arguments, contents.body, max(0.0, now - started))
+                        Record(contents.resource, contents.arguments, contents.body, age(now, started))
                     )
-            yield Revealed(session.owner, _pseudonym(session.digest), tuple(records), rejected)
+            yield Revealed(session.owner, pseudonym(session.digest), tuple(records), rejected)
 
     def check(self) -> Checked:
         """Return whether the file is sound and, with keys, how many of its entries open.
@@ -199,16 +202,24 @@ class Inspector:
 
     def _now(self) -> float:
         """Return the date, as the process that wrote last may have it."""
-        high_water: float = self._ask("SELECT high_water FROM meta")[0][0]
-        return max(self._clock.wall(), high_water)
+        _, high_water = self._meta()
+        now = self._clock.wall()
+        return max(now, high_water) if isinstance(high_water, float) else now
+
+    def _meta(self) -> tuple[object, object]:
+        """Return the era, and the highest date that was noted."""
+        for era, high_water in self._ask("SELECT era, high_water FROM meta"):
+            return era, high_water
+        raise Damaged("the store's file is damaged")
 
     def _ask(self, statement: str, *parameters: object) -> list[Any]:
         # Read to the end at once: a transaction that is left open keeps the log from being emptied.
         return translated(lambda: self._connection.execute(statement, parameters).fetchall())
 
 
-def _pseudonym(digest: object) -> str:
-    return digest[:8].hex() if isinstance(digest, bytes) else "?"
+def pseudonym(digest: object) -> str:
+    """Return what a session is listed under: the first 16 hexadecimal digits of what it is filed under."""
+    return digest[:_PSEUDONYM_BYTES].hex() if isinstance(digest, bytes) else "?"
 
 
 @contextlib.contextmanager
@@ -276,6 +287,7 @@ def _connect(place: Path) -> sqlite3.Connection:
                 check_same_thread=False,
             )
         )
+        connection.text_factory = readable
         try:
             connection.execute("PRAGMA query_only = ON")
             connection.execute("PRAGMA application_id").fetchone()

@@ -203,11 +203,13 @@ class Tables:
             self.unclean = True
         return number
 
-    def settle(self) -> int:
-        """Drop from memory what was known of sessions that ended; to be called when a transaction has. Return how many."""
-        number = len(self._ended)
+    def ended(self) -> int:
+        """Return how many sessions ended since `settle` was called."""
+        return len(self._ended)
+
+    def settle(self) -> None:
+        """Drop from memory what was known of sessions that ended; to be called when a transaction has."""
         for id_ in self._ended:
             self._known.pop(id_, None)
             self.seal.forget_session(id_)
         self._ended.clear()
-        return number

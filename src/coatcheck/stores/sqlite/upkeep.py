@@ -15,10 +15,9 @@ from coatcheck.clock import SystemClock
 from coatcheck.errors import StoreFailed
 from coatcheck.stores.key_ring import KeyRing
 from coatcheck.stores.seal import Seal
-from coatcheck.stores.sqlite.contents import pseudonym
 from coatcheck.stores.sqlite.dates import Dates
 from coatcheck.stores.sqlite.file import StoreFile, translated
-from coatcheck.stores.sqlite.inspector import inspect
+from coatcheck.stores.sqlite.inspector import inspect, pseudonym
 from coatcheck.stores.sqlite.sweep import Sweep
 from coatcheck.stores.sqlite.tables import Ended, Tables
 

@@ -323,7 +323,7 @@ class Writer:
                 execute("UPDATE meta SET high_water = ? WHERE high_water < ?", (now, now))
             execute("COMMIT")
             self._marked = now if dated else self._marked
-            self.ends += tables.settle()
+            self._settle(tables)
         except (sqlite3.Error, StoreFailed) as error:
             failure: Exception = error
         except Exception as error:  # noqa: BLE001 - this thread serves everybody: one mistake must not end it
@@ -336,8 +336,14 @@ class Writer:
             with contextlib.suppress(sqlite3.Error):
                 if tables.connection.in_transaction:
                     tables.connection.execute("ROLLBACK")
-            self.ends += tables.settle()
+            self._settle(tables)
         return failure
+
+    def _settle(self, tables: Tables) -> None:
+        # In this order: a reader that derives a session's keys once more has either read that it ended, or sees now that
+        # something has, or is seen here.
+        self.ends += tables.ended()
+        tables.settle()
 
     def _reopen(self) -> Tables:
         """Open a file that could not be opened when it should have been."""
