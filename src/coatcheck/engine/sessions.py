@@ -12,6 +12,7 @@ import msgspec
 from coatcheck.engine.entry import Alias
 from coatcheck.engine.events import EntryRemoved, SessionEnded
 from coatcheck.engine.policy import Freshness, Rule, judge
+from coatcheck.engine.row import Horizons
 from coatcheck.engine.state import (
     ALIAS_BYTES,
     ENTRY_BYTES,
@@ -131,6 +132,7 @@ class Sessions:
         self.states: dict[str, State] = {}
         self.rows: dict[str, list[Any]] = {}
         self.places = places_of(self.resources)
+        self._horizons = Horizons()
 
     def open(self, user: str, now: float) -> State:
         """Return the user's state, a new one when nothing is held."""
@@ -186,10 +188,12 @@ class Sessions:
             self._drop_oldest(state, keep=key)
         self.make_room(keep=state)
 
-    def remember(self, state: State, resource: Resource[Any], slot: Entry | Alias, until: float) -> None:
-        """Remember where a get without arguments ends, until then."""
+    def remember(
+        self, state: State, resource: Resource[Any], slot: Entry | Alias, until: float, now: float
+    ) -> None:
+        """Remember where a get without arguments ends, nearly until then; later it is found once more."""
         self._forget(state, resource)
-        state.take_short_cut(resource, slot, until)
+        state.take_short_cut(resource, slot, self._horizons.before(until, now))
         self._aliases += isinstance(slot, Alias)
 
     def drop(

@@ -76,7 +76,7 @@ class Walker:
             earliest, found = held
             until, found.expires = min(until, earliest), min(expires, found.expires)
         if due is not None and not passed and not state.closed:
-            return until, self._remember(state, resource, values, found, until)
+            return until, self._remember(state, resource, values, found, until, now)
         return until, found
 
     def _arguments(
@@ -132,7 +132,13 @@ class Walker:
         return min(until, expires), leaf
 
     def _remember(
-        self, state: State, resource: Resource[Any], values: list[object], found: Alias, until: float
+        self,
+        state: State,
+        resource: Resource[Any],
+        values: list[object],
+        found: Alias,
+        until: float,
+        now: float,
     ) -> Slot:
         slot: Slot = found
         entry = None if resource.derived else state.entry(key_of(resource, values))
@@ -140,7 +146,7 @@ class Walker:
             # Itself, in place of another object for each of many users.
             entry.expires = found.expires
             slot = entry
-        self._sessions.remember(state, resource, slot, until)
+        self._sessions.remember(state, resource, slot, until, now)
         return slot
 
     def refresh(self, state: State, due: list[Due], now: float) -> None:
