@@ -15,6 +15,7 @@ import pytest
 
 from coatcheck.engine.store import Owner, Written
 from coatcheck.errors import ForkedCache, StoreFailed
+from coatcheck.stores.seal import Seal
 from coatcheck.stores.sqlite import SQLiteStore, inspect
 from coatcheck.testing.store_contract import held
 from stores.sqlite_junk import COLUMNS, JUNK, UNTYPED, spoil
@@ -516,6 +517,46 @@ async def test_a_text_that_is_none_is_its_owners_trouble_alone(rig: Rig) -> None
     async with rig.open() as store:
         found = await asyncio.gather(store.open(ANN), store.open(BOB))
         assert sorted((len(each.records), each.rejected) for each in found) == [(0, 1), (1, 0)]
+
+
+async def test_a_chore_that_ends_in_whatever_is_answered_and_so_is_what_waits_behind_it(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with rig.open() as store:
+        session = await store.open(ANN)
+
+        def restart() -> None:
+            raise MemoryError
+
+        with monkeypatch.context() as patch:
+            patch.setattr(store._threads.writer._sweep, "restart", restart)
+            compacted, written = await asyncio.gather(
+                store.compact(), store.put(ANN, session.id, record(), keep_for=DAY), return_exceptions=True
+            )
+        assert isinstance(compacted, StoreFailed)
+        assert "MemoryError" in str(compacted)
+        assert written is Written.APPLIED
+        assert "MemoryError" in caplog.text
+        await store.compact()
+
+
+async def test_a_reader_that_meets_whatever_fails_who_waits_and_goes_on(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with rig.open() as store:
+        for owner in (ANN, BOB):
+            session = await store.open(owner)
+            await store.put(owner, session.id, record(), keep_for=DAY)
+
+        def opener(*_: object) -> None:
+            raise MemoryError
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Seal, "opener", opener)
+            for each in await asyncio.gather(store.open(ANN), store.open(BOB), return_exceptions=True):
+                assert isinstance(each, StoreFailed)
+                assert "MemoryError" in str(each)
+        assert (await store.open(ANN)).records == (await store.open(BOB)).records == (record(),)
 
 
 async def test_rejected_entries_are_deleted_as_soon_as_they_can_be(rig: Rig) -> None:

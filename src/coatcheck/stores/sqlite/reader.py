@@ -44,7 +44,13 @@ class Reader:
     def run(self) -> None:
         """Be the thread: answer until the end of it."""
         while not self._ending:
-            self._turn(self._take())
+            waiting = self._take()
+            try:
+                self._turn(waiting)
+            except Exception as error:  # noqa: BLE001 - this thread serves everybody: one mistake must not end it
+                for each in waiting:
+                    each.fail(_mistake(error))
+                deliver(waiting)
         self._writer.asked.put(None)
 
     def _take(self) -> list[Open]:
@@ -113,8 +119,8 @@ class Reader:
             raise
         except CoatcheckError as error:
             return StoreFailed(str(error))
-        except Exception as error:  # noqa: BLE001 - this thread serves everybody: one mistake must not end it
-            return StoreFailed(f"the reader of a store met a {type(error).__qualname__}")
+        except Exception as error:  # noqa: BLE001 - one session's rows must not fail who reads beside it
+            return _mistake(error)
 
     def _touch(self, touched: list[tuple[float, int, bytes]]) -> None:
         """Have sessions marked as opened: those opened longest ago are the first to go when there is no more room."""
@@ -123,3 +129,8 @@ class Reader:
             tables.connection.executemany(TOUCH_SESSION, touched)
 
         self._writer.asked.put(Chore(lambda: self._writer.attempt(mark)))
+
+
+def _mistake(error: Exception) -> StoreFailed:
+    # What it says may hold data.
+    return StoreFailed(f"the reader of a store met a {type(error).__qualname__}")

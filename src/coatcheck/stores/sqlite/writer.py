@@ -226,6 +226,9 @@ class Writer:
         except sqlite3.Error as error:
             failure = problem(error)
             self._met(error)
+        except Exception as error:  # noqa: BLE001 - want of memory, say: who waits for it, or behind it, must not wait for ever
+            failure = f"the writer of a store met a {type(error).__qualname__}"
+            self._complain(failure)
         if chore.call is not None:
             if failure is None:
                 chore.call.succeed(result)
