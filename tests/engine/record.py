@@ -131,6 +131,7 @@ class Record:
         durable: those of them that the store had applied by then.
         clearing: user, and when it began, of those that are not done.
         floors: what raises the floor of keys: user, resource, arguments or None for all, when it began, when it was done.
+        dropping: user, resource and arguments, or None for all, of what is being invalidated.
         refusals: loads that ended so.
         policies: by resource.
         rested: when the loop last had nothing to do.
@@ -153,6 +154,7 @@ class Record:
         self.durable: set[tuple[str, int, int]] = set()
         self.clearing: list[tuple[str, int]] = []
         self.floors: list[tuple[str, str, tuple[Any, ...] | None, int, int]] = []
+        self.dropping: list[tuple[str, str, tuple[Any, ...] | None]] = []
         self.refusals: list[Load] = []
         self.policies: dict[str, list[Change]] = {}
         self.rested = 0
@@ -201,6 +203,7 @@ class Record:
         """
         self.node += 1
         self.clearing.clear()
+        self.dropping.clear()
         self.clears = [clear for clear in self.clears if clear in self.durable or clear[0] not in out_of_step]
         self.floors = [floor for floor in self.floors if floor[0] not in out_of_step]
         self.refusals = [refusal for refusal in self.refusals if refusal.user not in out_of_step]

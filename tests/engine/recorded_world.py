@@ -332,17 +332,18 @@ class World(RecordedUpstream):
         work = (
             self.cache.invalidate(chosen) if user is None else self.handle(user).invalidate(chosen, **passed)
         )
-        if await self._unless_closed(_done(work)) is None:
-            return
-        done = self.record.next()
-        named: tuple[str, tuple[Any, ...] | None]
+        arguments = None
         if resource == "page" and passed:
-            named = ("page", (passed["number"], passed.get("region", "eu")))
-        else:
-            named = (resource, None)
-        for each in USERS if user is None else (user,):
-            below = {"number": ("account",), "card": ("page", "notes")}.get(resource, (named[0],))
-            self.record.floors.extend((each, name, named[1], begun, done) for name in below)
+            arguments = (passed["number"], passed.get("region", "eu"))
+        names = {"number": ("account",), "card": ("page", "notes")}.get(resource, (resource,))
+        below = [(each, name, arguments) for each in (USERS if user is None else (user,)) for name in names]
+        self.record.dropping += below
+        if await self._unless_closed(_done(work)) is not None:
+            done = self.record.next()
+            self.record.floors += [(*each, begun, done) for each in below]
+        for each in below:
+            if each in self.record.dropping:  # another node knows nothing of what was asked of the one before
+                self.record.dropping.remove(each)
 
     async def put(self, user: str, resource: str, content: int = 1, **passed: Any) -> None:
         """Put a value under arguments that need no load."""
@@ -499,6 +500,7 @@ class World(RecordedUpstream):
                 (each, name) == (user, resource) and asked in (None, arguments) and done > load.called
                 for each, name, asked, _, done in self.record.floors
             )
+            or any(each in self.record.dropping for each in (load.key, (user, resource, None)))
             or any(
                 each.key == load.key and each.called > load.called and each.ended
                 for each in self.record.loads.values()
