@@ -6,8 +6,9 @@ import json
 import threading
 import tracemalloc
 import zlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import aiohttp
 import pytest
 
 from coatcheck.errors import (
@@ -25,6 +26,7 @@ from coatcheck.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
+from coatcheck.testing.settling import settle
 from coatcheck.upstream.client import MIB, UpstreamClient
 from upstream.secrets import CANARY, assert_silent
 from upstream.server import Asked, LocalUpstream, head, reply
@@ -33,10 +35,13 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
+    from aiohttp.connector import Connection
+
     from upstream.clock import HandClock
 
 TOKEN = f"token-{CANARY}"
 PATH = f"/thing/{CANARY}"
+OF_A = head(headers={"Content-Length": "4"}) + b"of a"
 
 
 async def fetch(client: UpstreamClient, **how: float) -> LoadError:
@@ -334,6 +339,49 @@ class TestNothingIsShared:
         await client.request("GET", "/a", token="of-a")
         assert [asked.token for asked in upstream.asked] == ["of-a", "of-a", "of-b", "of-a"]
         assert not any("cookie" in asked.headers for asked in upstream.asked)
+
+    @pytest.mark.parametrize("length", [None, -1], ids=["whole", "half"])
+    async def test_an_answer_that_nobody_asked_for_is_nobodys(
+        self, upstream: LocalUpstream, client: UpstreamClient, length: int | None
+    ) -> None:
+        """It comes when the connection is back in the pool, and goes with it."""
+        answered = asyncio.Event()
+
+        async def twice(asked: Asked, out: asyncio.StreamWriter) -> None:
+            out.write(OF_A)
+            await answered.wait()
+            out.write(OF_A[:length])
+
+        upstream.on("/a", twice)
+        upstream.on("/b", reply(b"of b"))
+        assert (await client.request("GET", "/a", token="of-a")).body == b"of a"
+        connector = client._sessions[asyncio.get_running_loop()].connector
+        assert connector is not None
+        (((idle, _),),) = connector._conns.values()
+        answered.set()
+        # Until it has reached the client, which has not asked anything yet.
+        await settle(until=lambda: idle.should_close)
+        for _ in range(2):
+            assert (await client.request("GET", "/b", token="of-b")).body == b"of b"
+        assert [asked.connection for asked in upstream.asked] == [1, 2, 2]
+
+    async def test_connections_that_are_never_clean_are_given_up(
+        self, upstream: LocalUpstream, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """However often a connection is asked for, all of the pool can have been spoiled, and no more."""
+        connect = aiohttp.TCPConnector.connect
+
+        async def spoiled(*of: Any, **more: Any) -> Connection:
+            connection = await connect(*of, **more)
+            assert connection.protocol is not None
+            connection.protocol.force_close()
+            return connection
+
+        monkeypatch.setattr(aiohttp.TCPConnector, "connect", spoiled)
+        async with UpstreamClient(upstream.base_url, connections=2) as client:
+            assert type(await fetch(client)) is UpstreamUnreachable
+            await settle(until=lambda: upstream.connections == 3)
+        assert not upstream.asked
 
     async def test_environment_and_netrc_are_not_read(
         self, upstream: LocalUpstream, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -31,6 +31,8 @@ try:
     import aiohttp
     from aiohttp.http import HttpProcessingError
     from yarl import URL
+
+    from coatcheck.upstream.connector import CleanConnector
 except ModuleNotFoundError as missing:
     raise MissingExtra(
         "coatcheck.upstream.client needs aiohttp: install coatcheck[ipc]", name=missing.name
@@ -87,7 +89,8 @@ class UpstreamClient:
     no redirect followed, no proxy or ``.netrc`` read from the environment. Nothing is opened before the first
     request. Each event loop that uses the client gets a pool of its own; that of an ended loop is dropped.
 
-    Cancelling a call closes its connection, so that no other request can read the rest of its answer.
+    Cancelling a call closes its connection, so that no other request can read the rest of its answer. Nor does any
+    get a connection on which the upstream has said something since the last answer.
 
     A safe call that fails may be tried once more, within its time; a user whom the upstream asked to pause sends
     nothing until then; and when requests fail one after the other, all are turned away for a while.
@@ -339,7 +342,7 @@ class UpstreamClient:
         session = self._sessions.get(loop)
         if session is None:
             session = self._sessions[loop] = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=self._connections),
+                connector=CleanConnector(limit=self._connections),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
                 # Also how much is inflated at once.
