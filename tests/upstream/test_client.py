@@ -77,6 +77,34 @@ class TestRequest:
             "application/json",
         )
 
+    @pytest.mark.parametrize(
+        ("said", "kind"),
+        [
+            ("Application/JSON ; charset=utf-8", "application/json"),
+            ("application/json; x*", "application/json"),
+            ("application/json; x*0*=", "application/json"),
+            (f"application/json; x*{'9' * 5000}=1", "application/json"),
+            ("", "application/octet-stream"),
+            ("; x*", "application/octet-stream"),
+        ],
+        ids=["ordinary", "a star", "a section", "a huge section", "empty", "no type"],
+    )
+    async def test_a_content_type_is_read_however_malformed(
+        self, upstream: LocalUpstream, client: UpstreamClient, said: str, kind: str
+    ) -> None:
+        upstream.on("/x", reply(b"[1]", content_type=said))
+        response = await client.request("GET", "/x")
+        assert (response.body, response.content_type) == (b"[1]", kind)
+
+    async def test_an_answer_may_have_no_content_type(
+        self, upstream: LocalUpstream, client: UpstreamClient
+    ) -> None:
+        async def answer(asked: Asked, out: asyncio.StreamWriter) -> None:
+            out.write(OF_A)
+
+        upstream.on("/x", answer)
+        assert (await client.request("GET", "/x")).content_type == "application/octet-stream"
+
     async def test_without_token_and_json_it_sends_neither(
         self, upstream: LocalUpstream, client: UpstreamClient
     ) -> None:

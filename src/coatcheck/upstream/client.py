@@ -65,7 +65,7 @@ class Response:
     Attributes:
         status: from 200 to 299.
         body: decompressed and whole; empty if it was fed to a stream's reader.
-        content_type: in lower case and without parameters.
+        content_type: in lower case and without parameters; ``application/octet-stream`` if the answer has none.
     """
 
     status: int
@@ -319,7 +319,8 @@ class UpstreamClient:
                 wait = retry_after(response.headers.get("Retry-After"), self._clock.wall())
                 raise status_error(response.status, retry_after=wait)
             body = bytearray()
-            fed = feed if response.content_type == EVENT_STREAM else None
+            content_type = _content_type(response)
+            fed = feed if content_type == EVENT_STREAM else None
             size = 0
             # Inflated piece by piece with backpressure: what is in memory stays near the cap.
             async for chunk in response.content.iter_any():
@@ -330,7 +331,7 @@ class UpstreamClient:
                     body += chunk
                 elif fed(chunk):
                     break
-            return Response(response.status, bytes(body), response.content_type)
+            return Response(response.status, bytes(body), content_type)
         finally:
             # After the last byte the connection is back in the pool and this closes nothing.
             response.close()
@@ -355,6 +356,12 @@ class UpstreamClient:
             for other in [other for other in self._sessions if other.is_closed()]:
                 await _close(self._sessions.pop(other))
         return session
+
+
+def _content_type(response: aiohttp.ClientResponse) -> str:
+    # aiohttp's own property raises anything at parameters that are malformed.
+    said = response.headers.get("Content-Type", "")
+    return said.partition(";")[0].strip().lower() or "application/octet-stream"
 
 
 async def _close(session: aiohttp.ClientSession) -> None:
