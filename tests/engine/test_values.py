@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import collections
+import dataclasses
 import json
-from typing import TYPE_CHECKING, Any, Literal
+import typing
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
 
 import msgspec
 import pytest
 
 from coatcheck import Body, Catalog
+from coatcheck.engine.codec import Codec
 from coatcheck.errors import BadUpstreamBody, CatalogError, WrongType
 from coatcheck.testing import GatedLoader
 from engine.test_single_flight import Holder
@@ -32,6 +36,61 @@ class Choosy(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         raise LookupError(self.name)
+
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+Bare = collections.namedtuple("Bare", "items")  # noqa: PYI024 - one without hints is what is meant
+
+
+class Hinted(NamedTuple):
+    items: tuple[int, ...]
+
+
+class Widened(Hinted):
+    """Takes new attributes, as it has no slots."""
+
+
+class Box(msgspec.Struct, Generic[T], frozen=True):
+    items: T
+
+
+class BoxOfList(Box[list[int]], frozen=True):
+    pass
+
+
+class Renamed(Box[list[T]], Generic[T], frozen=True):
+    """Its T is not the T of what it inherits."""
+
+    other: T | None = None
+
+
+class Nested(msgspec.Struct, Generic[U], frozen=True):
+    items: U
+    inner: Box[tuple[U, ...]] | None = None
+    more: Nested[U] | None = None
+
+
+class Loose(msgspec.Struct, Generic[T], frozen=True):
+    """Holds one of itself, but of anything."""
+
+    items: T
+    more: Loose | None = None  # type: ignore[type-arg]
+
+
+@dataclasses.dataclass(frozen=True)
+class DataBox(Generic[T]):
+    items: T
+
+
+@dataclasses.dataclass(frozen=True)
+class Sealed:
+    items: int
+
+
+class Opened(Sealed):
+    """Not declared a dataclass itself, so it takes new attributes."""
 
 
 class Shelf:
@@ -132,6 +191,44 @@ async def test_a_value_that_can_be_changed_is_each_callers_own(
     assert look is not None
     look.value.clear()
     assert [{"days": [1, 2]}] == await session.get(world.notes)
+
+
+@pytest.mark.parametrize(
+    "declared",
+    [
+        Bare, Widened, Box, Box[Any], Box[list[int]], Box[T], BoxOfList, tuple[BoxOfList, ...], BoxOfList | None,  # type: ignore[valid-type]
+        Renamed, Renamed[int], Nested, Nested[list[int]], Loose[int], Box[Loose[int]], DataBox, Opened, typing.Tuple,  # noqa: UP006
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_type_that_may_hold_what_can_be_changed_is_not_shared(declared: Any) -> None:
+    """A field without a type, or of a variable that nobody gave, may hold a list: in doubt, each has its own."""
+    assert not Codec[Any](declared, name="x").shared
+
+
+@pytest.mark.parametrize(
+    "declared", [Hinted, Box[int], Box[Box[int]], tuple[Box[int], ...], Nested[int], Sealed], ids=str
+)
+def test_a_generic_type_whose_parameters_cannot_be_changed_is_shared(declared: Any) -> None:
+    """What is given for the variables decides."""
+    assert Codec[Any](declared, name="x").shared
+
+
+@pytest.mark.parametrize("declared", [Bare, Box, BoxOfList, DataBox], ids=str)
+async def test_what_one_caller_appends_the_next_does_not_see(make_cache: MakeCache, declared: Any) -> None:
+    """Each caller has a list of its own, however it is declared."""
+    catalog: Catalog[Any] = Catalog("appending")
+
+    async def boxed(api: Any) -> Any:
+        return Body(b"[[1]]" if declared is Bare else b'{"items": [1]}')
+
+    boxed.__annotations__["return"] = declared
+    resource: Resource[Any] = catalog.resource(boxed)
+    session = make_cache(Holder(catalog)).session("ann")
+    for _ in range(2):
+        value = await session.get(resource)
+        assert [1] == value.items
+        value.items.append(2)
 
 
 async def test_a_loader_cannot_change_what_it_is_passed_for_others(make_cache: MakeCache) -> None:

@@ -99,47 +99,67 @@ def _where(error: Exception) -> str:
     return ""
 
 
-def immutable(declared: Any, _seen: frozenset[Any] = frozenset()) -> bool:
-    """Tell whether no value of the *declared* type can be changed by who holds it."""
+def immutable(declared: Any, _seen: tuple[Any, ...] = (), *, _given: bool = False) -> bool:
+    """Tell whether no value of the *declared* type can be changed by who holds it. In doubt, it can.
+
+    Args:
+        declared: the type.
+        _seen: the types that are being looked at, of which this one is a part.
+        _given: whether the type variables in it stand for types that are given, all of them immutable.
+    """
     if declared in _IMMUTABLE or declared is None:
         return True
+    if isinstance(declared, TypeVar):
+        return _given
     if isinstance(declared, typing.NewType):
         return immutable(declared.__supertype__, _seen)
     origin = typing.get_origin(declared)
     if origin is not None:
-        return _immutable_generic(declared, origin, _seen)
+        return _immutable_generic(declared, origin, _seen, given=_given)
     if not isinstance(declared, type):
         return False
     if declared in _seen:
         return True  # a type that holds itself: the other fields decide
-    return _immutable_class(declared, _seen | {declared})
+    return _immutable_class(declared, (*_seen, declared), given=False)
 
 
-def _immutable_generic(declared: Any, origin: Any, seen: frozenset[Any]) -> bool:
+def _immutable_generic(declared: Any, origin: Any, seen: tuple[Any, ...], *, given: bool) -> bool:
     arguments = typing.get_args(declared)
     if origin is Literal:
         return True
     if origin is typing.Annotated:
-        return immutable(arguments[0], seen)
+        return immutable(arguments[0], seen, _given=given)
+    # Without arguments, as in `typing.Tuple`, it holds anything.
+    if not arguments or not all(each is ... or immutable(each, seen, _given=given) for each in arguments):
+        return False
     if origin in (typing.Union, types.UnionType, tuple, frozenset):
-        return all(argument is ... or immutable(argument, seen) for argument in arguments)
+        return True
     if isinstance(origin, type) and issubclass(origin, msgspec.Struct):
-        return _immutable_class(origin, seen | {origin}) and all(
-            immutable(argument, seen) for argument in arguments
-        )
+        # Seen with these arguments: what it holds of itself without any is another type.
+        return declared in seen or _immutable_class(origin, (*seen, declared), given=True)
     return False
 
 
-def _immutable_class(declared: type, seen: frozenset[Any]) -> bool:
+def _immutable_class(declared: type, seen: tuple[Any, ...], *, given: bool) -> bool:
     if issubclass(declared, enum.Enum):
         return True
-    if issubclass(declared, msgspec.Struct):
-        frozen = declared.__struct_config__.frozen
-    elif dataclasses.is_dataclass(declared):
-        frozen = declared.__dataclass_params__.frozen  # type: ignore[attr-defined]
-    else:
-        frozen = issubclass(declared, tuple) and hasattr(declared, "_fields")
-    if not frozen:
-        return False
     hints = typing.get_type_hints(declared, include_extras=True)
-    return all(isinstance(hint, TypeVar) or immutable(hint, seen) for hint in hints.values())
+    if not _frozen_class(declared, hints):
+        return False
+    # The variables of an inherited field are those of the base, whatever they are called here.
+    inherited = {name for base in declared.__bases__ for name in typing.get_type_hints(base)}
+    return all(immutable(hint, seen, _given=given and name not in inherited) for name, hint in hints.items())
+
+
+def _frozen_class(declared: type, hints: dict[str, Any]) -> bool:
+    """Tell whether no attribute of the class's objects can be set, and the hints tell of all of them."""
+    if issubclass(declared, msgspec.Struct):
+        return declared.__struct_config__.frozen
+    if dataclasses.is_dataclass(declared):
+        # A subclass that is not declared one itself takes new attributes.
+        parameters = vars(declared).get("__dataclass_params__")
+        return parameters is not None and parameters.frozen
+    if issubclass(declared, tuple) and hasattr(declared, "_fields"):
+        # The fields of a `collections.namedtuple` have no hints; a subclass may take new attributes.
+        return set(declared._fields) <= set(hints) and not declared.__dictoffset__
+    return False
