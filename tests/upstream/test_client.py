@@ -517,12 +517,29 @@ class TestLife:
             "http://localhost?token=CANARY",
             "http://localhost/#CANARY",
             "http://localhost:99999/CANARY",
+            "http://xn--/CANARY",
+            "http://CANARY..example",
+            f"http://CANARY{'y' * 60}.example",
         ],
     )
     def test_a_base_url_that_cannot_be_used_is_not_quoted(self, base_url: str) -> None:
         with pytest.raises(SettingsError) as caught:
             UpstreamClient(base_url)
         assert_silent(caught.value)
+
+    @pytest.mark.parametrize(
+        ("base_url", "asked"),
+        [
+            ("http://[::1]:8080", "http://[::1]:8080"),
+            ("http://[fe80::1%25eth0]/x", "http://[fe80::1%25eth0]/x"),
+            ("https://bücher.example/", "https://xn--bcher-kva.example"),
+            (f"http://{'y' * 63}.example.", f"http://{'y' * 63}.example."),
+        ],
+    )
+    def test_a_host_may_be_an_address_or_any_name_that_can_be_looked_up(
+        self, base_url: str, asked: str
+    ) -> None:
+        assert UpstreamClient(base_url).base_url == asked
 
     def test_limits_are_positive(self) -> None:
         with pytest.raises(SettingsError):

@@ -373,10 +373,13 @@ async def _close(session: aiohttp.ClientSession) -> None:
 def _checked_base(base_url: str) -> str:
     try:
         url = URL(base_url)
+        host = url.host
+        # What a lookup begins with; at a label that is too long it raises there, and no OSError.
+        (url.raw_host or "").encode("idna")
     except (TypeError, ValueError):
-        url = URL()
+        url, host = URL(), None
     plain = url.user is None and url.password is None and not url.query_string and not url.fragment
-    if url.scheme not in {"http", "https"} or not url.host or not plain:
+    if url.scheme not in {"http", "https"} or not host or not plain:
         raise SettingsError("the upstream's base URL must be http(s)://host[:port][/prefix] and nothing else")
     return str(url).rstrip("/")
 
