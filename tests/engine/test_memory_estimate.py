@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import gc
 import itertools
 import tracemalloc
@@ -128,3 +129,32 @@ async def test_the_figures_of_users_and_resources_add_up(cache: SessionCache[Any
     assert 18 == stats.entries
     await cache.clear_all()
     assert 0 == cache.stats().bytes
+
+
+class Access(enum.Flag):
+    READ = 1
+    WRITE = 2
+
+
+class Branch(msgspec.Struct, frozen=True):
+    below: Branch | None = None
+
+
+@pytest.mark.parametrize("shape", ["a flag", "deep"])
+async def test_no_value_is_too_odd_to_be_estimated(make_cache: MakeCache, shape: str) -> None:
+    """A flag iterates over itself; and how deep a value goes is the upstream's choice."""
+    catalog: Catalog[Any] = Catalog("odd")
+
+    @catalog.resource
+    async def access(api: Any) -> Access:
+        return Access.READ
+
+    @catalog.resource
+    async def tree(api: Any) -> Body[Branch]:
+        return Body(b'{"below":' * 900 + b"{}" + b"}" * 900)
+
+    cache = make_cache(Holder(catalog))
+    resource: Resource[Any] = access if shape == "a flag" else tree
+    first = await cache.session("ann").get(resource)
+    assert first is await cache.session("ann").get(resource)
+    assert cache.stats().bytes > 0

@@ -345,7 +345,7 @@ class TestAuthority:
         first = make_cache(world, store=disk)
         await first.session(ANN).get(world.account)
         await first.aclose()
-        for authority in (lambda _: None, unknown):
+        for authority in (lambda _: None, unknown, lambda _: 7, lambda _: "\ud800"):
             store.calls.clear()
             cache = make_cache(world, store=store, authority=authority)
             assert (await cache.session(ANN).lookup(world.account)).outcome is Outcome.MISS

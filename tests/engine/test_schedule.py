@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import random
 from collections import Counter
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from coatcheck import Catalog, Policy, Schedule, SessionCache
-from coatcheck.errors import PolicyError
+from coatcheck.errors import LoaderBroke, PolicyError
 from coatcheck.testing import FakeClock
 
 HOUR = 3600.0
@@ -163,7 +164,8 @@ async def test_what_takes_arguments_is_passed_over() -> None:
     assert Counter(loads) == {"account": 2, "zone": 1, "machines": 1}
 
 
-async def test_one_users_trouble_is_not_the_next_ones() -> None:
+@pytest.mark.parametrize("trouble", [IndexError, SystemExit, asyncio.CancelledError])
+async def test_one_users_trouble_is_not_the_next_ones(trouble: type[BaseException]) -> None:
     """A derived function that raises for one user's data ends neither that user's round nor those to come."""
     clock = FakeClock()
     loads: list[tuple[str, str]] = []
@@ -176,6 +178,8 @@ async def test_one_users_trouble_is_not_the_next_ones() -> None:
 
     @catalog.derived
     def first(accounts: tuple[int, ...]) -> int:
+        if not accounts:
+            raise trouble
         return accounts[0]
 
     @catalog.resource(Policy(ttl=timedelta(hours=1)))
@@ -190,7 +194,7 @@ async def test_one_users_trouble_is_not_the_next_ones() -> None:
 
     schedule = Schedule(every=timedelta(minutes=5), seen_within=timedelta(hours=4), jitter=0.0)
     async with SessionCache(catalog, connect=lambda user: user, clock=clock, schedule=schedule) as cache:
-        with pytest.raises(IndexError):
+        with pytest.raises(IndexError if trouble is IndexError else LoaderBroke):
             await cache.session("ann").get(zones)
         for user in ("ann", "bob"):
             await cache.session(user).get(profile)

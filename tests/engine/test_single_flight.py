@@ -7,7 +7,7 @@ import gc
 import traceback
 import weakref
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
@@ -18,6 +18,7 @@ from coatcheck.errors import (
     LoadError,
     LoadTimeout,
     ReentrantLoad,
+    Refused,
     UpstreamFailed,
     UpstreamTimeout,
 )
@@ -566,3 +567,43 @@ async def test_a_shared_dependency_is_resolved_once_by_one_get(make_cache: MakeC
     assert ["bottom", "left", "right", "top"] == sorted(calls)
     assert 6 == await cache.session("ann").get(bottom, force_refresh=True, deep=True)
     assert 8 == len(calls)
+
+
+class Choosy(Refused):
+    """Raises when it is asked whether it takes anything with it."""
+
+    @property
+    def revokes_dependents(self) -> bool:  # type: ignore[override]
+        raise LookupError
+
+
+async def test_an_error_that_raises_when_it_is_looked_at_still_ends_its_load(make_cache: MakeCache) -> None:
+    """Who waits for the load is told, and its place among the background loads is free again."""
+    world = World()
+    cache = make_cache(world, limits=Limits(max_refreshes=1))
+    world.fail("account", lambda: Choosy("no"))
+    for _ in range(2):
+        with pytest.raises(LoaderBroke, match="account"):
+            await cache.session("ann").get(world.account)
+    del world.answers["account"]
+    assert await cache.session("ann").get(world.account)
+
+
+class Unique(UpstreamTimeout):
+    """There can be no second one."""
+
+    def __new__(cls, *words: str) -> Self:
+        if not words:
+            raise TypeError
+        return super().__new__(cls, *words)
+
+    def __copy__(self) -> Unique:
+        raise TypeError
+
+
+async def test_an_error_that_cannot_be_copied_is_raised_itself(make_cache: MakeCache) -> None:
+    world = World()
+    cache = make_cache(world)
+    world.fail("account", lambda: Unique("down"))
+    with pytest.raises(Unique, match="down"):
+        await cache.session("ann").get(world.account)

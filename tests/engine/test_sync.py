@@ -19,6 +19,7 @@ from coatcheck.errors import (
     CacheClosed,
     CatalogError,
     InvalidKey,
+    LoaderBroke,
     MissingArgument,
     PolicyError,
     ReentrantLoad,
@@ -588,3 +589,76 @@ def test_a_cache_never_used_is_garbage(upstream: Upstream) -> None:
     gone = weakref.ref(SyncCache(upstream.catalog, connect=upstream.connect))
     gc.collect()
     assert gone() is None
+
+
+def test_work_that_had_begun_when_its_loop_ended_is_not_begun_again(
+    cache: SyncCache[Api], session: SyncSession
+) -> None:
+    begun: list[int] = []
+    waits = threading.Event()
+
+    async def work(api: Any) -> None:
+        begun.append(1)
+        waits.set()
+        await asyncio.get_running_loop().create_future()
+
+    calling = spawn(lambda: session.call(work))
+    meet(waits)
+    assert cache._portal._stop is not None
+    cache._portal._stop()
+    with pytest.raises(LoaderBroke):
+        result(calling)
+    assert [1] == begun
+
+
+@pytest.mark.parametrize("end", [SystemExit, KeyboardInterrupt])
+def test_work_that_ends_the_program_ends_nobody_elses(
+    cache: SyncCache[Api], upstream: Upstream, end: type[BaseException]
+) -> None:
+    """It is raised to who asked for that work, in the thread that did."""
+    gate = upstream.hold_first()
+    other = spawn(lambda: cache.session(BOB).get(upstream.account))
+    meet(upstream.begun)
+
+    async def work(api: Any) -> None:
+        raise end
+
+    with pytest.raises(end):
+        cache.session(ANN).call(work)
+    gate.open()
+    assert -1 == result(other)
+    assert 1 == len(upstream.calls)
+
+
+def test_asyncio_is_shown_no_value(cache: SyncCache[Api], session: SyncSession, upstream: Upstream) -> None:
+    """In debug mode it logs slow tasks, with what they returned or raised."""
+    shown: list[str] = []
+
+    async def secret(api: Any) -> str:
+        return "CANARY"
+
+    async def raises(api: Any) -> str:
+        raise ValueError("CANARY")
+
+    session.get(upstream.account)
+    loop = cache._portal._loop
+    assert loop is not None
+    loop.set_task_factory(watching(shown))
+    assert session.call(secret) == "CANARY"
+    with pytest.raises(ValueError, match="CANARY"):
+        session.call(raises)
+    assert session.get(upstream.notes) == [1, 2]
+    assert shown
+    assert "CANARY" not in str(shown)
+    assert "[1, 2]" not in str(shown)
+
+
+def watching(shown: list[str]) -> Any:
+    """Return a task factory that notes how tasks look when they have ended."""
+
+    def factory(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> asyncio.Task[Any]:
+        task: asyncio.Task[Any] = asyncio.Task(work, loop=loop, **options)
+        task.add_done_callback(lambda ended: shown.append(repr(ended)))
+        return task
+
+    return factory

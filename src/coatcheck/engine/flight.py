@@ -203,15 +203,21 @@ class SingleFlight:
 
 
 def own_copy(error: BaseException) -> BaseException:
-    """Return an equal exception for one waiter: one object raised in many would grow its traceback in each."""
+    """Return an equal exception for one waiter: one object raised in many would grow its traceback in each.
+
+    One of which there can be no second is returned itself.
+    """
     try:
         twin = copy.copy(error)
         if type(twin) is not type(error):
             raise TypeError
     except Exception:  # noqa: BLE001 - a foreign class may be uncopyable in any way
-        twin = type(error).__new__(type(error))
-        twin.args = error.args
-        twin.__dict__.update(error.__dict__)
+        try:
+            twin = type(error).__new__(type(error))
+            twin.args = error.args
+            twin.__dict__.update(error.__dict__)
+        except Exception:  # noqa: BLE001 - in every way
+            return error
     twin.__cause__ = error.__cause__
     twin.__suppress_context__ = error.__suppress_context__
     return twin.with_traceback(error.__traceback__)

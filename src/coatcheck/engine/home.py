@@ -206,6 +206,19 @@ class Home:
             self.lock = threading.RLock()
 
 
+class Answer:
+    """What a visitor's work came to. Shows nothing of it: asyncio logs tasks with their results."""
+
+    __slots__ = ("error", "value")
+
+    def __init__(self, value: Any = None, error: BaseException | None = None) -> None:
+        self.value = value
+        self.error = error
+
+    def __repr__(self) -> str:
+        return "<answer>"
+
+
 class Visit(Generic[T]):
     """Work that somebody in another thread has done on *loop*, to be waited for there.
 
@@ -227,7 +240,7 @@ class Visit(Generic[T]):
         self._loop = loop
         self._work = work
         self._host = host
-        self._task: asyncio.Task[T] | None = None
+        self._task: asyncio.Task[Answer] | None = None
         self._left = False
         self._end: Future[T] = Future()
 
@@ -299,28 +312,36 @@ class Visit(Generic[T]):
             return
         try:
             if self._host is None:
-                self._task = self._loop.create_task(self._work())
+                self._task = self._loop.create_task(self._answer())
             else:
-                self._task = self._host.receive(self._work)
+                self._task = self._host.receive(self._answer)
         except (HomeEnded, CoatcheckError) as error:
             self._end.set_exception(error)
         else:
             self._task.add_done_callback(self._finish)
 
+    async def _answer(self) -> Answer:
+        try:
+            return Answer(await self._work())
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - it is the visitor's, and must not end the loop that is visited
+            return Answer(error=error)
+
     def _cancel(self) -> None:
         if self._task is not None:
             self._task.cancel()
 
-    def _finish(self, task: asyncio.Task[T]) -> None:
+    def _finish(self, task: asyncio.Task[Answer]) -> None:
         if task.cancelled():
             # Either the visitor has left and does not look, or the loop was shut down and cancelled all it ran.
             self._end.set_exception(HomeEnded())
             return
-        error = task.exception()
-        if error is None:
-            self._end.set_result(task.result())
+        answer = task.result()
+        if answer.error is None:
+            self._end.set_result(answer.value)
         else:
-            self._end.set_exception(error)
+            self._end.set_exception(answer.error)
 
 
 def tell(loop: asyncio.AbstractEventLoop, callback: Callable[[], object]) -> None:

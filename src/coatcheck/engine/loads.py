@@ -347,7 +347,14 @@ class Loads:
         state: State = flight.state
         state.loading -= 1
         following = None if state.flights is None else state.flights.end(flight)
-        end = self._settle(flight, result, late=late)
+        try:
+            end = self._settle(flight, result, late=late)
+        except Exception as error:  # noqa: BLE001 - a foreign error may raise when it is asked for anything; all wait for this
+            what = type(error).__name__
+            result, end = (
+                Failed(LoaderBroke(f"{flight.resource.name}: keeping its result met a {what}")),
+                End.FAILED,
+            )
         if flight.called:
             self._note_end(flight, result, end)
         if not flight.landed.done():

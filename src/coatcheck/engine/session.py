@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, overload
 
 from coatcheck.engine.entry import PER_CALLER, Cleared, Discreet, Entry, Lookup, Outcome
 from coatcheck.engine.home import HomeEnded
@@ -300,16 +300,10 @@ class Session(Discreet, gc=False, eq=False):
             LoaderBroke: *work* had begun when its loop ended. It is not begun twice.
         """
         engine = self._engine
-        begun = False
-
-        async def once(api: Any) -> T:
-            nonlocal begun
-            begun = True
-            return await work(api)
+        once = Once(work)
 
         async def borrow() -> T:
-            if begun:
-                raise LoaderBroke("the loop ended on which this call ran; nobody knows how far it came")
+            once.check()
             with engine.home.step:
                 now = self._now()
                 state = engine.sessions.open(self._user, now)
@@ -507,6 +501,29 @@ class Session(Discreet, gc=False, eq=False):
             raise UnknownArgument("deep goes with force_refresh=True")
         seconds = None if max_age is None else max_age.total_seconds()
         return Request(bool(force), bool(deep), seconds, passed)
+
+
+class Once(Generic[T]):
+    """A caller's work that must not be done twice, whoever hands it on to another loop."""
+
+    def __init__(self, work: Callable[[Any], Awaitable[T]]) -> None:
+        self._work = work
+        self._begun = False
+
+    def check(self) -> None:
+        """Return if it has not begun.
+
+        Raises:
+            LoaderBroke: it has.
+        """
+        if self._begun:
+            raise LoaderBroke("the loop ended on which this call ran; nobody knows how far it came")
+
+    async def __call__(self, api: Any) -> T:
+        """Do it."""
+        self.check()
+        self._begun = True
+        return await self._work(api)
 
 
 def options_of(

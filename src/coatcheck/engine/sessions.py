@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections import deque
-from collections.abc import Iterable
+from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -26,7 +27,7 @@ from coatcheck.engine.state import (
 from coatcheck.engine.stats import Removal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from coatcheck.engine.catalog import Catalog, Resource
     from coatcheck.engine.entry import Entry
@@ -72,13 +73,15 @@ class Weights:
 
     def add(self, key: str, entry: Entry, resource: Resource[Any]) -> None:
         """Count an entry in."""
+        sized = resource.codec.shared and (self.seen < SIZED_AT_FIRST or (self.seen + 1) % SIZED_EVERY == 0)
+        value = size_of(entry.value) if sized else 0
         self.entries += 1
         self.body_bytes += len(entry.body)
         self.key_bytes += key_bytes(key, resource)
         self.seen += 1
-        if resource.codec.shared and (self.seen <= SIZED_AT_FIRST or self.seen % SIZED_EVERY == 0):
+        if sized:
             self.sized_bodies += len(entry.body)
-            self.sized_values += size_of(entry.value)
+            self.sized_values += value
 
     def remove(self, key: str, entry: Entry, resource: Resource[Any]) -> None:
         """Count an entry out."""
@@ -371,17 +374,23 @@ def key_bytes(key: str, resource: Resource[Any]) -> int:
 
 def size_of(value: object) -> int:
     """Return the bytes of a decoded value: the graph below it, small shared objects left out."""
-    if value is None or isinstance(value, bool | type):
-        return 0
-    size = sys.getsizeof(value)
-    if isinstance(value, int):
-        return 0 if -5 <= value <= 256 else size
-    if isinstance(value, str | bytes | float):
-        return size if value else 0
-    if isinstance(value, msgspec.Struct):
-        return size + sum(size_of(getattr(value, name)) for name in value.__struct_fields__)
-    if isinstance(value, dict):
-        return size + sum(size_of(key) + size_of(item) for key, item in value.items())
-    if isinstance(value, Iterable):
-        return size + sum(size_of(item) for item in value)
+    size = 0
+    # Not by recursion: how deep it goes is the upstream's choice.
+    waiting = [value]
+    while waiting:
+        each = waiting.pop()
+        if each is None or isinstance(each, bool | type | Enum):
+            continue
+        if isinstance(each, str | bytes | float) and not each:
+            continue
+        if not (isinstance(each, int) and -5 <= each <= 256):
+            size += sys.getsizeof(each)
+        if isinstance(each, msgspec.Struct):
+            waiting += [getattr(each, name) for name in each.__struct_fields__]
+        elif dataclasses.is_dataclass(each):
+            waiting += [getattr(each, field.name) for field in dataclasses.fields(each)]
+        elif isinstance(each, dict):
+            waiting += [*each.keys(), *each.values()]
+        elif isinstance(each, list | tuple | set | frozenset):
+            waiting += each
     return size

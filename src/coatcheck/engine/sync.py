@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 from coatcheck.engine.cache import SessionCache
 from coatcheck.engine.entry import Discreet
 from coatcheck.engine.home import HomeEnded, Visit, tell
-from coatcheck.engine.session import ABSENT, options_of
+from coatcheck.engine.session import ABSENT, Once, options_of
 from coatcheck.errors import ForkedCache, WouldBlockLoop
 
 if TYPE_CHECKING:
@@ -287,8 +287,11 @@ class SyncSession(Discreet, gc=False, eq=False):
         Raises:
             SessionCleared: the session was cleared before the object was there.
             LoadError: ``connect`` failed. What *work* raises is raised as it is.
+            LoaderBroke: *work* had begun when its loop ended. It is not begun twice.
         """
-        return self._portal.wait(lambda: self._session.call(work))
+        # By the portal it would be, since to that it is a call like any other.
+        once = Once(work)
+        return self._portal.wait(lambda: self._session.call(once))
 
 
 class SyncCache(Generic[Api]):

@@ -10,6 +10,7 @@ from coatcheck.engine.entry import NEVER, PER_CALLER, Alias, Entry
 from coatcheck.engine.home import HomeEnded
 from coatcheck.engine.keys import encode_arguments
 from coatcheck.engine.policy import Freshness, ageing_point, expiry, judge
+from coatcheck.errors import LoaderBroke
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -212,8 +213,20 @@ def value_of(resource: Resource[Any], slot: Slot) -> Any:
 
 
 def derived(resource: Resource[Any], values: list[object], *, started: float, expires: float) -> Alias:
-    """Return what a derived resource is, for these values of what it is derived from."""
+    """Return what a derived resource is, for these values of what it is derived from.
+
+    Raises:
+        LoaderBroke: its function raised what is no `Exception`. Any other that it raises is raised as it is.
+    """
     named = {parameter.name: value for parameter, value in zip(resource.parameters, values, strict=True)}
-    body, value = resource.codec.accept(resource.loader(**named))
-    shared = value if resource.codec.shared else PER_CALLER
-    return Alias(value=shared, body=body, started=started, expires=expires)
+    try:
+        result = resource.loader(**named)
+    except Exception:
+        raise
+    except BaseException as error:  # noqa: BLE001 - let through, it would end what serves everybody, or cancel who was not
+        what = type(error).__name__
+    else:
+        body, value = resource.codec.accept(result)
+        shared = value if resource.codec.shared else PER_CALLER
+        return Alias(value=shared, body=body, started=started, expires=expires)
+    raise LoaderBroke(f"{resource.name}: its function raised {what}")

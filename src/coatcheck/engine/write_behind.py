@@ -73,6 +73,8 @@ class WriteBehind:
             if self._authority is not None:
                 try:
                     authority = self._authority(state.user)
+                    # Whatever is no text, or cannot be written as one, stands for none.
+                    authority = authority if isinstance(authority, str) and encode(authority) else None
                 except Exception:  # noqa: BLE001 - it is the caller's own, and connect will say what is wrong
                     authority = None
             state.outbox = Outbox(authority=authority)
