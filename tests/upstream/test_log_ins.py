@@ -4,6 +4,7 @@ import asyncio
 import base64
 import contextvars
 import json
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -286,13 +287,25 @@ class TestSingleFlight:
         gatekeeper.failure = None
         assert await log_ins.token(ANN)
 
-    @pytest.mark.parametrize("failure", [RuntimeError(CANARY), asyncio.CancelledError(CANARY)])
+    @pytest.mark.parametrize(
+        "failure",
+        [
+            RuntimeError(CANARY),
+            TimeoutError(CANARY),
+            asyncio.CancelledError(CANARY),
+            BaseException(CANARY),
+            SystemExit(CANARY),
+            KeyboardInterrupt(CANARY),
+        ],
+        ids=lambda failure: type(failure).__name__,
+    )
     async def test_what_a_log_in_raises_is_not_passed_on_unless_ours(
         self, log_ins: LogIns, gatekeeper: Gatekeeper, failure: BaseException
     ) -> None:
         """Foreign exceptions may hold the password, and no caller that was not cancelled ends cancelled."""
         gatekeeper.failure = failure
-        with pytest.raises(LoaderBroke) as caught:
+        ours = UpstreamTimeout if isinstance(failure, TimeoutError) else LoaderBroke
+        with pytest.raises(ours) as caught:
             await log_ins.token(ANN)
         assert_silent(caught.value)
 
@@ -310,6 +323,38 @@ class TestSingleFlight:
         gatekeeper.hold(ANN)
         with pytest.raises(UpstreamTimeout):
             await log_ins.token(ANN)
+
+    async def test_one_that_ignores_its_end_holds_nobody_up(self, clock: HandClock) -> None:
+        """Neither the next who asks for that account nor who closes; what it brings at last is not kept."""
+        begun: list[Account] = []
+        let_go = asyncio.Event()
+
+        async def stubborn(account: Account) -> str:
+            begun.append(account)
+            while not let_go.is_set():
+                with suppress(asyncio.CancelledError):
+                    await let_go.wait()
+            return "late"
+
+        log_ins = LogIns(stubborn, clock=clock, deadline=0.02)
+        try:
+            async with asyncio.timeout(5):
+                for _ in range(2):
+                    with pytest.raises(UpstreamTimeout):
+                        await log_ins.token(ANN)
+                waiting = asyncio.create_task(log_ins.token(BOB))
+                await settle()
+                await log_ins.aclose()
+                with pytest.raises(LoaderBroke):
+                    await waiting
+            assert begun == [ANN, ANN, BOB]
+            assert (len(log_ins._abandoned), log_ins._running) == (3, set())
+        finally:
+            # Also if it failed: the loop cannot be closed before.
+            let_go.set()
+        await settle()
+        assert not log_ins._abandoned
+        assert not log_ins._kept
 
     async def test_it_runs_in_an_empty_context(self, clock: HandClock) -> None:
         """What belongs to one caller's request does not reach a log-in that serves others."""

@@ -69,7 +69,8 @@ class LogIns:
     """The tokens of all accounts, logged in when needed.
 
     For each account at most one log-in runs, and everyone who needs its token waits for that one; accounts never wait
-    for each other. A log-in is a task of its own: it goes on when those who wait for it are cancelled.
+    for each other. A log-in is a task of its own: it goes on when those who wait for it are cancelled. Past its
+    deadline it is cancelled, and nobody waits until it has ended.
 
     A token is kept until `MARGIN` before its ``exp``. Its life is also measured on the monotonic clock, from the
     beginning of the log-in, and never exceeds ``exp`` - ``iat``; so a wall clock set back prolongs nothing. A token
@@ -110,6 +111,8 @@ class LogIns:
         self._flights: dict[Account, asyncio.Task[_Outcome]] = {}
         # asyncio keeps only weak references, and a forgotten log-in has left `_flights`.
         self._running: set[asyncio.Task[_Outcome]] = set()
+        # What was given up and has not ended: a log-in may ignore that it was cancelled. Waited for by nobody.
+        self._abandoned: set[asyncio.Task[_Outcome]] = set()
 
     def provider(self, account: Account | None) -> AccountTokens:
         """Return the tokens of *account*.
@@ -156,7 +159,7 @@ class LogIns:
         self._flights.pop(account, None)
 
     async def aclose(self) -> None:
-        """Drop all tokens, and end the log-ins that run on this event loop. May be repeated."""
+        """Drop all tokens, and cancel the log-ins that run on this event loop. May be repeated."""
         self._kept.clear()
         self._flights.clear()
         here = asyncio.get_running_loop()
@@ -187,19 +190,39 @@ class LogIns:
         return outcome.token
 
     async def _run(self, account: Account) -> _Outcome:
+        trying = asyncio.create_task(self._try(account))
+        try:
+            await asyncio.wait((trying,), timeout=self._deadline)
+        except asyncio.CancelledError:
+            self._give_up(trying)
+            raise
+        if not trying.done():
+            self._give_up(trying)
+            return _Outcome(error=UpstreamTimeout(f"no end of the log-in within {self._deadline:g} s"))
+        if trying.cancelled():
+            return _Outcome(error=LoaderBroke("the log-in was cancelled"))
+        return trying.result()
+
+    async def _try(self, account: Account) -> _Outcome:
         # Returned and not raised: an exception that nobody waits for any more would be reported as unretrieved.
         try:
-            async with asyncio.timeout(self._deadline):
-                token = await self._log_in(account)
+            token = await self._log_in(account)
+            if not sendable(token):
+                return _Outcome(error=BadUpstreamBody("the log-in brought no token that can be sent"))
         except CoatcheckError as error:
             return _Outcome(error=error)
         except TimeoutError:
-            return _Outcome(error=UpstreamTimeout(f"no end of the log-in within {self._deadline:g} s"))
-        except Exception as error:  # noqa: BLE001 - a foreign exception may hold the password
+            return _Outcome(error=UpstreamTimeout("the log-in ended with a timeout of its own"))
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - it may hold the password; some would end the loop
             return _Outcome(error=LoaderBroke(f"the log-in raised {type(error).__name__}"))
-        if not sendable(token):
-            return _Outcome(error=BadUpstreamBody("the log-in brought no token that can be sent"))
         return _Outcome(token)
+
+    def _give_up(self, trying: asyncio.Task[_Outcome]) -> None:
+        trying.cancel()
+        self._abandoned.add(trying)
+        trying.add_done_callback(self._abandoned.discard)
 
     def _land(self, account: Account, started: _Instant, flight: asyncio.Task[_Outcome]) -> None:
         self._running.discard(flight)
