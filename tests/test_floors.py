@@ -20,7 +20,7 @@ FLOORS: list[set[str]] = [
         f"engine.{module}"
         for module in (
             "sessions", "home", "loads", "refresh", "resolution", "session", "cache", "schedule", "sync", "persistence", "repairs", "guarded", "write_behind",
-            "connections", "walk", "counting"
+            "connections", "walk", "counting", "parts"
         )
     },
     {"stores", "upstream", "telemetry"},

@@ -7,22 +7,24 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from coatcheck import Catalog, CoatcheckError, Policy
+from coatcheck import Catalog, CoatcheckError, Policy, SessionCache, SyncCache
 from coatcheck.errors import (
     InvalidKey,
     MissingArgument,
     PolicyError,
+    SettingsError,
     UnknownArgument,
     UnknownResource,
     WrongType,
 )
+from coatcheck.testing.stores import MemoryStore
 from engine.test_single_flight import Holder
 from engine.world import World
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from coatcheck import Session, SessionCache
+    from coatcheck import Session
     from engine.conftest import MakeCache
 
 Mistake = tuple[str, "Callable[[Session, World], Awaitable[Any]]", type[CoatcheckError], str]
@@ -127,3 +129,27 @@ async def test_a_ttl_that_is_no_time_is_refused(cache: SessionCache[Any], world:
     assert timedelta(days=1) == cache.policy(world.account).ttl
     await cache.session("ann").get(world.account)
     assert 1 == world.count("account")
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("catalog", "estate"),
+        ("connect", None),
+        ("connect", "an address"),
+        ("store", "sessions.sqlite"),
+        ("store", MemoryStore),
+        ("authority", "me"),
+        ("limits", {"max_sessions": 5}),
+        ("clock", 5),
+        ("on_event", []),
+        ("schedule", 60),
+    ],
+)
+def test_a_cache_of_wrong_parts_is_not_made(name: str, part: Any) -> None:
+    """It says which part, and what it should be; found out later, it would be at somebody's first get."""
+    world = World()
+    parts: dict[str, Any] = {"catalog": world.catalog, "connect": world.connect, name: part}
+    for cache in (SessionCache, SyncCache):
+        with pytest.raises(SettingsError, match=f"{name} must be"):
+            cache(parts["catalog"], **{key: value for key, value in parts.items() if key != "catalog"})

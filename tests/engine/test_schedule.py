@@ -210,6 +210,7 @@ async def test_one_users_trouble_is_not_the_next_ones(trouble: type[BaseExceptio
     "figures",
     [
         {"every": timedelta(0)},
+        {"every": 60},
         {"seen_within": timedelta(seconds=-1)},
         {"max_loads_per_second": 0},
         {"jitter": 1.0},

@@ -18,6 +18,7 @@ from coatcheck.engine.home import Home, HomeEnded, tell
 from coatcheck.engine.keys import check_user
 from coatcheck.engine.limits import Limits
 from coatcheck.engine.loads import Loads
+from coatcheck.engine.parts import check_parts
 from coatcheck.engine.persistence import Persistence
 from coatcheck.engine.policy import Policy, PolicyAdvice, Rule, in_force
 from coatcheck.engine.refresh import Refresher
@@ -87,6 +88,7 @@ class SessionCache(Generic[Api]):
         rng: where jitter comes from.
 
     Raises:
+        SettingsError: an argument cannot be what it is given for.
         StoreFailed: the store is closed.
     """
 
@@ -105,6 +107,10 @@ class SessionCache(Generic[Api]):
         schedule: Schedule | None = None,
         rng: random.Random | None = None,
     ) -> None:
+        check_parts(
+            catalog=catalog, connect=connect, store=store, authority=authority, limits=limits, clock=clock,
+            on_event=on_event, schedule=schedule,
+        )  # fmt: skip
         catalog.seal()
         limits = Limits() if limits is None else limits
         clock = SystemClock() if clock is None else clock

@@ -41,6 +41,9 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True):
     jitter: float = 0.1
 
     def __post_init__(self) -> None:
+        spans: tuple[object, ...] = (self.every, self.seen_within)
+        if not all(isinstance(span, timedelta) for span in spans):
+            raise PolicyError("every and seen_within must be timedeltas, such as timedelta(minutes=5)")
         if self.every <= timedelta(0) or self.seen_within <= timedelta(0):
             raise PolicyError("every and seen_within must be longer than zero")
         if not self.max_loads_per_second > 0:
