@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import math
 import threading
 import tracemalloc
 import zlib
@@ -541,13 +542,11 @@ class TestLife:
     ) -> None:
         assert UpstreamClient(base_url).base_url == asked
 
-    def test_limits_are_positive(self) -> None:
-        with pytest.raises(SettingsError):
-            UpstreamClient("http://localhost", timeout=0)
-        with pytest.raises(SettingsError):
-            UpstreamClient("http://localhost", max_body=0)
-        with pytest.raises(SettingsError):
-            UpstreamClient("http://localhost", connections=0)
+    @pytest.mark.parametrize("figure", ["timeout", "max_body", "connections"])
+    @pytest.mark.parametrize("wrong", [0, -1, math.nan, math.inf])
+    def test_limits_are_positive_and_finite(self, figure: str, wrong: Any) -> None:
+        with pytest.raises(SettingsError, match=figure):
+            UpstreamClient("http://localhost", **{figure: wrong})
 
     async def test_a_closed_client_says_so(self, upstream: LocalUpstream) -> None:
         client = UpstreamClient(upstream.base_url)

@@ -4,8 +4,9 @@ import asyncio
 import base64
 import contextvars
 import json
+import math
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_asyncio
@@ -202,11 +203,13 @@ class TestKeeping:
         assert await log_ins.token(ANN)
         assert len(gatekeeper.begun) == 2
 
-    def test_settings_are_checked(self, gatekeeper: Gatekeeper) -> None:
+    @pytest.mark.parametrize("figure", ["margin", "default_life", "deadline"])
+    @pytest.mark.parametrize("wrong", [-1.0, math.nan, math.inf])
+    def test_settings_are_checked(self, gatekeeper: Gatekeeper, figure: str, wrong: Any) -> None:
         with pytest.raises(SettingsError):
-            LogIns(gatekeeper, margin=-1)
-        with pytest.raises(SettingsError):
-            LogIns(gatekeeper, default_life=-1)
+            LogIns(gatekeeper, **{figure: wrong})
+
+    def test_a_deadline_is_not_at_once(self, gatekeeper: Gatekeeper) -> None:
         with pytest.raises(SettingsError):
             LogIns(gatekeeper, deadline=0)
 

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from contextlib import AbstractContextManager, nullcontext, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -82,10 +83,11 @@ class TestDecision:
         wait = Retry(tries=tries, backoff=backoff).wait(DOWN, tried=tried, left=left, dice=dice)
         assert wait is None or (0 < wait < left and tried < tries)
 
-    @pytest.mark.parametrize("wrong", [{"tries": 0}, {"backoff": 0.0}])
-    def test_figures_are_checked(self, wrong: dict[str, int]) -> None:
+    @pytest.mark.parametrize("figure", ["tries", "backoff"])
+    @pytest.mark.parametrize("wrong", [0, math.nan, math.inf])
+    def test_figures_are_checked(self, figure: str, wrong: Any) -> None:
         with pytest.raises(SettingsError):
-            Retry(**wrong)
+            Retry(**{figure: wrong})
 
 
 class Upstream:

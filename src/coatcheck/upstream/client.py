@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
@@ -131,8 +132,11 @@ class UpstreamClient:
         Raises:
             SettingsError: one of them cannot be used.
         """
-        if timeout <= 0 or max_body <= 0 or connections <= 0:
-            raise SettingsError("timeout, max_body and connections of the upstream client must be positive")
+        # Asked this way round, since NaN is neither.
+        if not all(0 < figure < math.inf for figure in (timeout, max_body, connections)):
+            raise SettingsError(
+                "timeout, max_body and connections of the upstream client must be positive and finite"
+            )
         self.base_url = _checked_base(base_url)
         self._clock = SystemClock() if clock is None else clock
         self._timeout = timeout

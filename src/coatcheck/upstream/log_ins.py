@@ -98,10 +98,13 @@ class LogIns:
             deadline: seconds after which a log-in is given up.
 
         Raises:
-            SettingsError: a figure is negative, or the deadline is zero.
+            SettingsError: a figure is negative or not finite, or the deadline is zero.
         """
-        if margin < 0 or default_life < 0 or deadline <= 0:
-            raise SettingsError("margin, default_life and deadline of log-ins must not be negative")
+        # Asked this way round, since NaN is neither.
+        if not (0 <= margin < math.inf and 0 <= default_life < math.inf and 0 < deadline < math.inf):
+            raise SettingsError(
+                "margin and default_life of log-ins must not be negative, the deadline must be positive, all finite"
+            )
         self._log_in = log_in
         self._clock = SystemClock() if clock is None else clock
         self._margin = margin

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -33,15 +34,16 @@ class Retry:
             it is waited is drawn, from the half to the whole.
 
     Raises:
-        SettingsError: a figure is not positive.
+        SettingsError: a figure is not positive and finite.
     """
 
     tries: int = 2
     backoff: float = 0.4
 
     def __post_init__(self) -> None:
-        if self.tries < 1 or self.backoff <= 0:
-            raise SettingsError("tries and backoff of a retry must be positive")
+        # Asked this way round, since NaN is neither.
+        if not (1 <= self.tries < math.inf and 0 < self.backoff < math.inf):
+            raise SettingsError("tries and backoff of a retry must be positive and finite")
 
     def wait(self, error: LoadError, *, tried: int, left: float, dice: float) -> float | None:
         """Return the seconds to wait before the next try, or None if there should be none.
