@@ -2,19 +2,45 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import itertools
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, NamedTuple
 
 import hypothesis.strategies as st
+import msgspec
 from hypothesis import HealthCheck, given, settings
 
 from coatcheck.engine import walk
 from coatcheck.engine.catalog import Catalog, Resource
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 
 class Colour(enum.Enum):
     RED = 1
     RED_TOO = "1"
+
+
+class Outer(msgspec.Struct, frozen=True):
+    x: object
+
+
+class Other(msgspec.Struct, frozen=True):
+    x: object
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    x: object
+
+
+class Pair(NamedTuple):
+    x: object
+    y: object
 
 
 def make_resource() -> Resource[int]:
@@ -46,17 +72,61 @@ scalars = (
     | st.sampled_from(Colour)
 )
 separated = texts | st.text("".join(("ab", *SEPARATORS)), max_size=5)
+# Few of each, so that two of a kind, or one and the text that it is written as, meet.
+times = st.builds(
+    datetime,
+    st.just(2026),
+    st.just(10),
+    st.just(25),
+    st.integers(2, 3),
+    tzinfo=st.sampled_from((None, UTC)),
+    fold=st.integers(0, 1),
+)
+decimals = st.decimals(-2, 2, places=1) | st.integers(-2, 2).map(Decimal)
+leaves = scalars | times | decimals | times.map(datetime.isoformat) | decimals.map(str)
 values = scalars | st.tuples(scalars) | st.tuples(scalars, scalars) | st.frozensets(texts, max_size=3)
-arguments = st.tuples(values, values, values) | st.tuples(texts, texts, texts)
+nested = st.recursive(
+    leaves,
+    lambda inner: (
+        st.tuples(inner, inner)
+        | st.builds(Outer, inner)
+        | st.builds(Other, inner)
+        | st.builds(Record, inner)
+        | st.builds(Pair, inner, inner)
+        | st.frozensets(inner, max_size=2)
+    ),
+    max_leaves=4,
+)
+arguments = (
+    st.tuples(values, values, values) | st.tuples(texts, texts, texts) | st.tuples(nested, values, nested)
+)
 
 
 def exact(value: object) -> object:
     """Return something equal only for what is the same: in Python ``1 == True == 1.0`` and ``0.0 == -0.0``."""
     if isinstance(value, tuple):
-        return tuple, tuple(map(exact, value))
+        return type(value), tuple(map(exact, value))
     if isinstance(value, frozenset):
         return frozenset, frozenset(map(exact, value))
-    return type(value), value.hex() if isinstance(value, float) else value
+    if isinstance(value, Outer | Other | Record):
+        return type(value), exact(value.x)
+    if isinstance(value, float):
+        return float, value.hex()
+    return type(value), repr(value) if isinstance(value, Decimal | datetime) else value
+
+
+# The same inside of something else, with one drawn value wrapped in different ways, which two draws would rarely be.
+WRAPS: tuple[Callable[[object], object], ...] = (
+    lambda x: x,
+    lambda x: (x, x),
+    lambda x: Pair(x, x),
+    lambda x: frozenset((x,)),
+    Outer,
+    Other,
+    Record,
+    str,
+    repr,
+)
 
 
 def cut_elsewhere(parts: tuple[str, str, str]) -> list[tuple[str, str, str]]:
@@ -106,5 +176,20 @@ def check_keys(*, examples: int, derandomize: bool = False) -> None:
         for y in cut_elsewhere(x):
             assert (walk.key_of(THREE, list(y)) == key) is (x == y)
 
+    @settings(
+        max_examples=examples,
+        derandomize=derandomize,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(leaves, st.sampled_from((Outer, Record)))
+    def differ_when_wrapped(x: object, outer: Callable[[object], object]) -> None:
+        inside = [outer(wrap(x)) for wrap in WRAPS]
+        for y, z in itertools.combinations_with_replacement(inside, 2):
+            same = exact(y) == exact(z)
+            assert (walk.key_of(THREE, [y, 1, 1]) == walk.key_of(THREE, [z, 1, 1])) is same
+
     differ()
+    differ_when_wrapped()
     differ_when_cut_elsewhere()

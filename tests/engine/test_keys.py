@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import enum
 import itertools
 import unicodedata
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+import uuid
+from datetime import UTC, date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, NamedTuple
+from zoneinfo import ZoneInfo
 
+import attrs
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import Raw
 
 from coatcheck.engine.keys import check_argument, check_user, encode_arguments
 from coatcheck.errors import InvalidKey
@@ -108,6 +114,37 @@ class Place(msgspec.Struct, frozen=True):
     y: int
 
 
+class Outer(msgspec.Struct, frozen=True):
+    x: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    x: Any
+
+
+@attrs.frozen
+class Attributes:
+    x: Any
+
+
+class Pair(NamedTuple):
+    x: Any
+    y: Any
+
+
+class Couple(NamedTuple):
+    x: Any
+    y: Any
+
+
+class Word(str):  # noqa: SLOT000 - it can have attributes, which is what is meant
+    """A string of a type of its own, which shows itself as another."""
+
+    def __str__(self) -> str:
+        return "other"
+
+
 def named_colour() -> Any:
     return enum.Enum("Colour", {"RED": 1}, module="elsewhere", qualname="Colour")
 
@@ -151,6 +188,49 @@ def test_equal_bytes_mean_equal_arguments(left: list[Any], right: list[Any]) -> 
     """The encoding is injective over arbitrary arguments, and depends on nothing else."""
     same = [typed(each) for each in left] == [typed(each) for each in right]
     assert same == (encode_arguments(left) == encode_arguments(right))
+
+
+NESTED = [
+    1, "1", True, 1.0, None, "1.5", Decimal("1.5"), Decimal("1.50"), Colour.RED, Rights.READ, "RED", b"RED", Point(1, 2), Place(1, 2),
+    Outer(1), Record(1), Attributes(1), Record(Outer(1)), Outer(Record(1)), (1, 2), (2, 1), frozenset({1, 2}), Pair(1, 2), Couple(1, 2),
+    Word("1"), "other", "2026-10-25T02:30:00", datetime(2026, 10, 25, 2, 30), datetime(2026, 10, 25, 2, 30, fold=1),  # noqa: DTZ001
+    datetime(2026, 10, 25, 2, 30, tzinfo=UTC), datetime(2026, 10, 25, 2, 30, tzinfo=timezone(timedelta(hours=2))),
+    datetime(2026, 10, 25, 2, 30, tzinfo=ZoneInfo("Europe/Berlin")), datetime(2026, 10, 25, 2, 30, tzinfo=ZoneInfo("Europe/Paris")),
+    date(2026, 10, 25), "2026-10-25", time(2, 30), time(2, 30, fold=1), time(2, 30, tzinfo=ZoneInfo("Europe/Berlin")), "02:30:00",
+    timedelta(1), timedelta(0, 1), timedelta(0, 0, 1), uuid.UUID(int=1), str(uuid.UUID(int=1)), msgspec.UNSET,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("wrap", [lambda x: x, Outer, Record, Attributes, lambda x: Outer((Record(x),))])
+def test_what_an_argument_holds_counts_with_its_type(wrap: Any) -> None:
+    """Inside of a Struct, a dataclass or an attrs object, no two of these are one key, and each is its own."""
+    for value in NESTED:
+        check_argument("number", wrap(value))
+    assert len(NESTED) == len({encode_arguments([wrap(value)]) for value in NESTED})
+    for left, right in zip(NESTED, NESTED, strict=True):
+        assert encode_arguments([wrap(left)]) == encode_arguments([wrap(right)])
+
+
+def test_an_equal_object_is_the_same_key() -> None:
+    """The key is made of what the object holds, not of which object it is."""
+    for make in (Outer, Record, Attributes):
+        one, other = (make((Point(1, 2), Decimal("1.5"), frozenset({"b", "a"}))) for _ in range(2))
+        assert encode_arguments([one]) == encode_arguments([other])
+
+
+def test_the_keys_of_what_is_stored_stay_as_they_are() -> None:
+    """Entries in a store are filed under these bytes."""
+    plain = (None, True, False, -31, "é", 1.5, b"x", (1, ("a",)), frozenset({2, 1}), [1], {"a": 1})
+    assert (
+        b"ntfi3:-1fs2:\xc3\xa9d20:0x1.8000000000000p+0b1:x(11:i1:1(4:s1:a<8:i1:1i1:2[4:i1:1{8:s1:ai1:1"
+    ) == encode_arguments(plain)
+
+
+def test_what_upstream_sent_has_a_key_though_it_can_be_changed() -> None:
+    """A dependency's value is an argument of what depends on it, of whatever type it was declared."""
+    for value in (Thawed(1), Melted([Thawed(1)]), Watered(1), Raw(b"1"), bytearray(b"1"), [Decimal(1)]):
+        assert encode_arguments([value]) == encode_arguments([value])
+        assert encode_arguments([value]) != encode_arguments([(value,)])
 
 
 def test_a_long_argument_costs_a_short_key() -> None:
@@ -205,11 +285,35 @@ class Holder(msgspec.Struct, frozen=True):
     items: list[int]
 
 
+@dataclasses.dataclass(unsafe_hash=True)
+class Melted:
+    x: Any
+
+
+class Warmed(Record):
+    """Takes new attributes, being no dataclass itself."""
+
+
+@attrs.define(eq=False)
+class Watered:
+    x: Any
+
+
+def marked(value: Any) -> Any:
+    """Return *value* with an attribute that no key is made of."""
+    value.mark = 1
+    return value
+
+
 @pytest.mark.parametrize(
     "value",
-    [[1], {}, {1}, bytearray(b"1"), ([1],), (({},),), Mutable(), Thawed(1), Holder([1])],
+    [
+        [1], {}, {1}, bytearray(b"1"), ([1],), (({},),), Mutable(), Thawed(1), Holder([1]), Record([1]), Attributes([1]),
+        Outer((Record([1]),)), Outer(Thawed(1)), Melted(1), Outer(Melted(1)), Warmed(1), Watered(1), Pair([1], 2),
+        marked(Word("1")), (marked(Word("1")),), memoryview(bytearray(b"1")), Raw(b"1"),
+    ],
     ids=lambda value: type(value).__name__,
-)
+)  # fmt: skip
 async def test_an_argument_that_can_be_changed_is_refused(
     cache: SessionCache[Any], world: World, value: Any
 ) -> None:
@@ -219,15 +323,17 @@ async def test_an_argument_that_can_be_changed_is_refused(
     assert [] == world.calls
 
 
-def nested(depth: int) -> Any:
+def nested(depth: int, wrap: Any = lambda value: (value,)) -> Any:
     value: Any = 1
     for _ in range(depth):
-        value = (value,)
+        value = wrap(value)
     return value
 
 
 @pytest.mark.parametrize(
-    "value", ["a\ud800", ("\udfff",), object(), nested(5_000)], ids=["surrogate", "nested", "object", "deep"]
+    "value",
+    ["a\ud800", ("\udfff",), Outer("\udfff"), object(), Outer(object()), nested(5_000), nested(5_000, Outer)],
+    ids=["surrogate", "nested", "inside", "object", "object inside", "deep", "deep structs"],
 )
 async def test_an_argument_without_a_canonical_form_is_refused(
     cache: SessionCache[Any], world: World, value: Any
