@@ -17,7 +17,7 @@ from engine.test_single_flight import Holder
 from engine.world import World
 
 if TYPE_CHECKING:
-    from coatcheck import SessionCache
+    from coatcheck import Resource, SessionCache
     from coatcheck.testing import FakeClock
     from engine.conftest import MakeCache
 
@@ -377,3 +377,82 @@ async def test_one_round_of_the_sweep_looks_at_every_session(
     await clock.advance(IDLE_SECONDS + SWEEP_SECONDS)
 
     assert () == cache.users()
+
+
+@pytest.mark.parametrize("limits", [Limits(max_loads=1), Limits(max_loads_per_user=1)], ids=["all", "user"])
+async def test_a_loader_may_wait_for_a_load_that_waits_for_its_own_slot(
+    make_cache: MakeCache, limits: Limits
+) -> None:
+    """Begun from outside it stood in line; whoever has the slot now waits for it, so it needs none."""
+    catalog: Catalog[Any] = Catalog("nested")
+    gate = asyncio.Event()
+    caches: list[SessionCache[Any]] = []
+
+    @catalog.resource
+    async def inner(api: Any) -> int:
+        return 2
+
+    @catalog.resource
+    async def outer(api: Any, forced: bool = False) -> int:
+        await gate.wait()
+        return 1 + await caches[0].session("ann").get(inner, force_refresh=forced)
+
+    caches.append(make_cache(Holder(catalog), limits=limits))
+    session = caches[0].session("ann")
+    for forced in (False, True):
+        gate.clear()
+        getting = [asyncio.create_task(session.get(outer, forced=forced, force_refresh=True))]
+        await settle()
+        getting.append(asyncio.create_task(session.get(inner, force_refresh=True)))
+        await settle()
+        gate.set()
+        assert await asyncio.gather(*getting) == [3, 2]
+
+
+async def test_connect_may_ask_the_cache_though_all_slots_wait_for_it(make_cache: MakeCache) -> None:
+    """As for a token that is kept in another session: what it loads is a part of the load that it connects for."""
+    catalog: Catalog[Any] = Catalog("tokens")
+    caches: list[SessionCache[Any]] = []
+
+    @catalog.resource
+    async def token(api: str) -> str:
+        return f"token of {api}"
+
+    @catalog.resource
+    async def name(api: str) -> str:
+        return api
+
+    async def connect(user: str) -> str:
+        return user if user == "service" else f"{user} with {await caches[0].session('service').get(token)}"
+
+    caches.append(make_cache(Holder(catalog), limits=Limits(max_loads=2), connect=connect))
+    users = [f"user-{number}" for number in range(5)]
+    asked: Resource[Any] = name
+    tasks = [asyncio.create_task(caches[0].session(user).get(asked)) for user in users]
+    assert await asyncio.gather(*tasks) == [f"{user} with token of service" for user in users]
+
+
+async def test_a_background_load_that_a_caller_comes_to_wait_for_waits_like_one(
+    make_cache: MakeCache, clock: FakeClock
+) -> None:
+    """A busy cache would let it stand behind all callers, and him with it."""
+    world = World(account=Policy(ttl=timedelta(seconds=100), refresh_ahead=0.5, jitter=0.0))
+    cache = make_cache(world, limits=Limits(max_loads=1))
+    session = cache.session("ann")
+    await session.get(world.account)
+    await clock.advance(95)
+    gate = world.hold("item")
+    asked = [asyncio.create_task(session.get(world.item, number=0))]
+    first = await gate.hold()
+    await session.get(world.account)  # its refresh stands in line
+    await clock.advance(6)
+    waits = asyncio.create_task(session.get(world.account))
+    await settle()
+    asked += [asyncio.create_task(session.get(world.item, number=number)) for number in (1, 2)]
+    await settle()
+    await first.succeed("zero")
+    await settle(waits.done)
+    for number in (1, 2):
+        await (await gate.hold()).succeed(str(number))
+    await asyncio.gather(*asked)
+    assert cache.stats().resources["account"].loads == 2

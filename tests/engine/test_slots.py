@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from coatcheck import Limits
-from coatcheck.engine.slots import Pace, Slots
+from coatcheck.engine.slots import Pace, Slots, Ticket
 from coatcheck.errors import PolicyError
 from coatcheck.testing import FakeClock, settle
 
@@ -22,10 +22,14 @@ class Crowd:
         self.clock = clock
         self.turns: list[tuple[str, float]] = []
         self.tasks: dict[str, asyncio.Task[None]] = {}
+        self.tickets: dict[str, Ticket] = {}
+        self.taken: dict[str, bool] = {}
 
     def send(self, name: str, *, background: bool = False) -> None:
+        self.tickets[name] = ticket = Ticket(background=background)
+
         async def wait() -> None:
-            await self.gate.take(background=background)
+            self.taken[name] = await self.gate.take(ticket)
             self.turns.append((name, self.clock.monotonic()))
 
         self.tasks[name] = asyncio.create_task(wait())
@@ -112,3 +116,50 @@ def test_a_pace_that_cannot_be_kept_is_refused(pace: float) -> None:
     """The message says what to write instead."""
     with pytest.raises(PolicyError, match="above zero"):
         Limits(max_loads_per_second=pace)
+
+
+async def test_a_background_load_that_somebody_comes_to_wait_for_comes_after_the_callers_that_are_there() -> (
+    None
+):
+    slots, clock = Slots(1), FakeClock()
+    crowd = Crowd(slots, clock)
+    for name in ("first", "refresh", "other refresh", "caller"):
+        crowd.send(name, background="refresh" in name)
+        await settle()
+    crowd.tickets["other refresh"].hasten()
+    crowd.send("late caller")
+    for _ in range(4):
+        await settle()
+        slots.give_back()
+    await settle()
+    assert ["first", "caller", "other refresh", "late caller", "refresh"] == crowd.names()
+
+
+async def test_who_is_excused_takes_no_slot_and_gives_none_back() -> None:
+    slots, clock = Slots(1), FakeClock()
+    crowd = Crowd(slots, clock)
+    for name in "abc":
+        crowd.send(name)
+    await settle()
+    crowd.tickets["b"].excuse()
+    await settle()
+    assert {"a": True, "b": False} == crowd.taken
+    slots.give_back()
+    await settle()
+    assert ["a", "b", "c"] == crowd.names()
+    crowd.tickets["b"].excuse()
+    assert await slots.take(crowd.tickets["b"]) is False
+
+
+async def test_the_pace_excuses_nobody() -> None:
+    clock = FakeClock()
+    pace = Pace(1.0, clock=clock, spawn=asyncio.ensure_future)
+    crowd = Crowd(pace, clock)
+    crowd.send("a")
+    crowd.send("b")
+    await settle()
+    crowd.tickets["b"].excuse()
+    await settle()
+    assert ["a"] == crowd.names()
+    await clock.advance(1.0)
+    assert ["a", "b"] == crowd.names()

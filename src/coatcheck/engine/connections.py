@@ -34,6 +34,7 @@ class Connections:
         connect: asked for one, with a user.
         clock: the time.
         spawn: runs a coroutine as a task that the cache owns, in an empty context.
+        begin: does the same as a part of the load that asks.
         disown: lets such a task go, so that nobody waits for its end.
     """
 
@@ -44,12 +45,14 @@ class Connections:
         connect: Callable[[str], Any],
         clock: Clock,
         spawn: Callable[[Any], asyncio.Task[Any]],
+        begin: Callable[[Any], asyncio.Task[Any]],
         disown: Callable[[asyncio.Task[Any]], object],
     ) -> None:
         self._home = home
         self._connect = connect
         self._clock = clock
         self._spawn = spawn
+        self._begin = begin
         self._disown = disown
         # What was given up and has not ended: waited for by nobody, and the loop keeps only weak references to tasks.
         self._abandoned: set[asyncio.Future[Any]] = set()
@@ -66,7 +69,7 @@ class Connections:
             if state.closed:
                 raise end_of_session(self._home)
             if state.connection is None:
-                task = self._spawn(_open(self._connect, state.user))
+                task = self._begin(_open(self._connect, state.user))
                 task.add_done_callback(retrieve)
                 state.connection = task
             connection = state.connection

@@ -10,11 +10,13 @@ import copy
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from coatcheck.engine.slots import Ticket
+from coatcheck.engine.stats import Cause
+
 if TYPE_CHECKING:
     import asyncio
 
     from coatcheck.engine.entry import Entry
-    from coatcheck.engine.stats import Cause
 
 ANY = -math.inf
 """Join a load whenever it began."""
@@ -43,6 +45,7 @@ class Flight:
         overtaken: began below the key's floor; not to be kept.
         overtakes: the ordinary load that this forced one overtakes when its loader is called.
         following: the forced load that begins when this one has ended.
+        ticket: what it waits for slots with.
         landed: resolves to what the load brought. It belongs to the home loop.
         waiters: one future for each caller that waits for that.
     """
@@ -61,6 +64,7 @@ class Flight:
         "started",
         "state",
         "task",
+        "ticket",
         "values",
         "waiters",
     )  # fmt: skip
@@ -81,6 +85,7 @@ class Flight:
         self.overtakes: Flight | None = None
         self.following: Flight | None = None
         self.landed: asyncio.Future[Entry | Failed]
+        self.ticket = Ticket(background=cause is Cause.REFRESH)
         self.task: asyncio.Task[None] | None = None
         self.waiters: list[asyncio.Future[Entry | Failed]] = []
 
@@ -164,6 +169,13 @@ class SingleFlight:
             following.overtakes = overtakes
             self._current[flight.key] = following
         return following
+
+    def excuse(self, key: str) -> None:
+        """Let no load of *key* wait for a slot any more: somebody who has one waits for the newest."""
+        flight = self._current.get(key)
+        while flight is not None:
+            flight.ticket.excuse()
+            flight = flight.following
 
     def raise_floor(self, keys: list[str] | None = None) -> list[Flight]:
         """Let nothing be kept that has begun, for these keys or all; return the loads that may begin now."""

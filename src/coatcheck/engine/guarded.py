@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from coatcheck.engine.connections import retrieve
 from coatcheck.engine.entry import NEVER
-from coatcheck.engine.slots import Slots
+from coatcheck.engine.slots import Slots, Ticket
 from coatcheck.engine.store import is_closed, is_shared
 from coatcheck.errors import StoreFailed
 
@@ -91,7 +91,7 @@ class GuardedStore:
     async def _in_turn(self, work: Callable[[Store], Awaitable[T]], seconds: float, *, background: bool) -> T:
         turns = self._turns
         self._check_alone()
-        await turns.take(background=background)
+        await turns.take(Ticket(background=background))
         try:
             self._check_alone()
             if self.failing:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from coatcheck.engine.limits import Limits
     from coatcheck.engine.policy import Rule
     from coatcheck.engine.sessions import Sessions
-    from coatcheck.engine.slots import Gate
+    from coatcheck.engine.slots import Gate, Ticket
     from coatcheck.engine.state import State
     from coatcheck.engine.stats import Ledger
 
@@ -44,20 +44,21 @@ chain_of_loads: contextvars.ContextVar[tuple[Flight, ...]] = contextvars.Context
 class Permit:
     """The slots that one load occupies: first its user's, then one of all. Given back once, by whoever comes first."""
 
-    def __init__(self, *gates: Gate, background: bool) -> None:
+    def __init__(self, *gates: Gate, ticket: Ticket) -> None:
         self._gates = gates
-        self._background = background
+        self._ticket = ticket
         self._held: list[Gate] = []
         self._returned = False
 
     async def take(self) -> None:
         """Wait for the slots: in order of arrival, background loads after those that callers wait for."""
         for gate in self._gates:
-            await gate.take(background=self._background)
+            taken = await gate.take(self._ticket)
+            if taken:
+                self._held.append(gate)
             if self._returned:
-                gate.give_back()
+                self.give_back()
                 raise asyncio.CancelledError
-            self._held.append(gate)
 
     def give_back(self) -> None:
         """Free the slots, also under a loader that has not ended."""
@@ -90,7 +91,12 @@ class Loads:
         self._timers: set[asyncio.Task[Any]] = set()
         self._abandoned: set[asyncio.Future[Any]] = set()
         self._connections = Connections(
-            home=home, connect=connect, clock=clock, spawn=self.spawn, disown=self._disown
+            home=home,
+            connect=connect,
+            clock=clock,
+            spawn=self.spawn,
+            begin=self._spawn_inside,
+            disown=self._disown,
         )
         self._slots: Slots
         self._pace: Pace | None
@@ -183,6 +189,15 @@ class Loads:
         task.add_done_callback(self._tasks.discard)
         return task
 
+    def _spawn_inside(self, work: Any) -> asyncio.Task[Any]:
+        """Do the same as a part of the loads that the caller runs inside of: they hold the slots for it."""
+        context = contextvars.Context()
+        context.run(chain_of_loads.set, running_chain())
+        task = self._home.loop.create_task(work, context=context)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
     def _disown(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
 
@@ -271,7 +286,7 @@ class Loads:
             gates += [state.gate, self._slots]
         if self._pace is not None:
             gates.append(self._pace)
-        return Permit(*gates, background=flight.cause is Cause.REFRESH)
+        return Permit(*gates, ticket=flight.ticket)
 
     def _open_gates(self) -> None:
         self._slots = Slots(self._limits.max_loads)

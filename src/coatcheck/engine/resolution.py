@@ -150,6 +150,7 @@ class Resolver:
             if flight is None or state.closed or state.entry(resource.key) is not None or running_chain():
                 return None
             state.use(self._clock.monotonic())
+            flight.ticket.hasten()
             return flight
 
     async def joined(self, flight: Flight) -> tuple[Call, Slot]:
@@ -274,12 +275,17 @@ class Resolver:
             flight = call.state.flights.to_join(key, since)
         if flight is not None:
             call.joined = True
+            flight.ticket.hasten()
+            if call.state.flights is not None and running_chain():
+                call.state.flights.excuse(key)
             return flight
         cause = Cause.FORCE if request.force else Cause.GET if leaf else Cause.DEPENDENCY
         flight = self._loads.launch(
             call.state, resource, key, tuple(values), cause=cause, forced=since is not ANY
         )  # fmt: skip
         call.led = True
+        if call.state.flights is not None and flight.inside:
+            call.state.flights.excuse(key)
         return flight
 
     async def _landing(self, call: Call, flight: Flight, request: Request) -> Entry:

@@ -6,6 +6,7 @@ All of it belongs to one event loop. Cancelling a waiter costs nobody its turn.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 from collections import deque
 from typing import TYPE_CHECKING, Protocol
@@ -16,11 +17,49 @@ if TYPE_CHECKING:
     from coatcheck.clock import Clock
 
 
+class Ticket:
+    """Who waits at gates, one after the other, and how urgently.
+
+    Attributes:
+        background: comes after callers.
+        exempt: takes no slot: somebody who has one waits for this.
+    """
+
+    __slots__ = ("_line", "_waiter", "background", "exempt")
+
+    def __init__(self, *, background: bool = False) -> None:
+        self.background = background
+        self.exempt = False
+        self._line: Line | None = None
+        self._waiter: asyncio.Future[bool] | None = None
+
+    def stand(self, line: Line | None, waiter: asyncio.Future[bool] | None) -> None:
+        """Note where this waits now."""
+        self._line, self._waiter = line, waiter
+
+    def hasten(self) -> None:
+        """Come no more after callers: one has come to wait for this."""
+        self.background = False
+        if self._line is not None and self._waiter is not None:
+            self._line.hasten(self._waiter)
+
+    def excuse(self) -> None:
+        """Take no slot any more, and wait for none."""
+        self.exempt = True
+        if (
+            self._line is not None
+            and self._line.excuses
+            and self._waiter is not None
+            and not self._waiter.done()
+        ):
+            self._waiter.set_result(False)
+
+
 class Gate(Protocol):
     """Something that a load waits for before it begins."""
 
-    async def take(self, *, background: bool) -> None:
-        """Wait for one's turn."""
+    async def take(self, ticket: Ticket) -> bool:
+        """Wait for one's turn; tell whether there is something to give back."""
         ...
 
     def give_back(self) -> None:
@@ -29,17 +68,39 @@ class Gate(Protocol):
 
 
 class Line:
-    """Those who wait, in the order of their arrival, callers before background loads."""
+    """Those who wait, in the order of their arrival, callers before background loads.
 
-    def __init__(self) -> None:
-        self._callers: deque[asyncio.Future[None]] = deque()
-        self._background: deque[asyncio.Future[None]] = deque()
+    Args:
+        excuses: one who is excused need not wait here.
+    """
 
-    def join(self, *, background: bool) -> asyncio.Future[None]:
-        """Return a future that is resolved when it is one's turn."""
-        waiter = asyncio.get_running_loop().create_future()
-        (self._background if background else self._callers).append(waiter)
-        return waiter
+    def __init__(self, *, excuses: bool) -> None:
+        self.excuses = excuses
+        self._callers: deque[asyncio.Future[bool]] = deque()
+        self._background: deque[asyncio.Future[bool]] = deque()
+
+    async def wait(
+        self, ticket: Ticket, *, grant: Callable[[], None], unused: Callable[[], None] | None = None
+    ) -> bool:
+        """Wait for one's turn; tell whether it came, or one was excused.
+
+        Args:
+            ticket: whose.
+            grant: calls those whose turn it is already.
+            unused: called when one was called and cancelled at once.
+        """
+        waiter: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        (self._background if ticket.background else self._callers).append(waiter)
+        ticket.stand(self, waiter)
+        grant()
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            if unused is not None and not waiter.cancelled() and waiter.result():
+                unused()
+            raise
+        finally:
+            ticket.stand(None, None)
 
     def anybody(self) -> bool:
         """Tell whether somebody waits who was not cancelled."""
@@ -49,8 +110,14 @@ class Line:
         return bool(self._callers or self._background)
 
     def call(self) -> None:
-        """Resolve the first waiter's future. Somebody must be waiting."""
-        (self._callers or self._background).popleft().set_result(None)
+        """Let the first come. Somebody must be waiting."""
+        (self._callers or self._background).popleft().set_result(True)
+
+    def hasten(self, waiter: asyncio.Future[bool]) -> None:
+        """Put one of the background behind the callers that are here."""
+        with contextlib.suppress(ValueError):
+            self._background.remove(waiter)
+            self._callers.append(waiter)
 
 
 class Slots:
@@ -58,18 +125,13 @@ class Slots:
 
     def __init__(self, number: int) -> None:
         self._free = number
-        self._line = Line()
+        self._line = Line(excuses=True)
 
-    async def take(self, *, background: bool) -> None:
-        """Wait for a slot."""
-        waiter = self._line.join(background=background)
-        self._grant()
-        try:
-            await waiter
-        except asyncio.CancelledError:
-            if not waiter.cancelled():
-                self.give_back()  # called and cancelled at once: the next one's turn
-            raise
+    async def take(self, ticket: Ticket) -> bool:
+        """Wait for a slot; tell whether one was taken, which it is not by who is exempt."""
+        if ticket.exempt:
+            return False
+        return await self._line.wait(ticket, grant=self._grant, unused=self.give_back)
 
     def give_back(self) -> None:
         """Free a slot."""
@@ -98,14 +160,12 @@ class Pace:
         self._next = -math.inf
         self._clock = clock
         self._spawn = spawn
-        self._line = Line()
+        self._line = Line(excuses=False)
         self._counting = False
 
-    async def take(self, *, background: bool) -> None:
-        """Wait for the moment at which another load may begin. A waiter cancelled just then leaves it unused."""
-        waiter = self._line.join(background=background)
-        self._grant()
-        await waiter
+    async def take(self, ticket: Ticket) -> bool:
+        """Wait for the moment at which another load may begin. One cancelled just then leaves it unused."""
+        return await self._line.wait(ticket, grant=self._grant)
 
     def give_back(self) -> None:
         """Do nothing: a moment is not given back."""
