@@ -422,13 +422,14 @@ async def test_connect_may_ask_the_cache_though_all_slots_wait_for_it(make_cache
     async def name(api: str) -> str:
         return api
 
+    kept: Resource[Any] = token
+
     async def connect(user: str) -> str:
-        return user if user == "service" else f"{user} with {await caches[0].session('service').get(token)}"
+        return user if user == "service" else f"{user} with {await caches[0].session('service').get(kept)}"
 
     caches.append(make_cache(Holder(catalog), limits=Limits(max_loads=2), connect=connect))
     users = [f"user-{number}" for number in range(5)]
-    asked: Resource[Any] = name
-    tasks = [asyncio.create_task(caches[0].session(user).get(asked)) for user in users]
+    tasks = [asyncio.create_task(caches[0].session(user).get(name)) for user in users]
     assert await asyncio.gather(*tasks) == [f"{user} with token of service" for user in users]
 
 

@@ -216,13 +216,13 @@ class WriteBehind:
         """Store anew what memory holds of a user whose copy had to be cleared; of everyone, what comes from now on."""
         if user is None:
             self.abandon_all()
-            return
-        state = self._sessions.states.get(user)
-        if state is None or state.outbox is None:
-            return
-        state.outbox.abandon()
-        for key, entry in state.entries():
-            self._add(state, Put(self._sessions.resource(key), key, entry))
+        state = None if user is None else self._sessions.states.get(user)
+        if state is not None and state.outbox is not None:
+            state.outbox.abandon()
+            for key, entry in state.entries():
+                self._add(state, Put(self._sessions.resource(key), key, entry))
+        # Writes that were given up may have been what kept sessions when others had to make room.
+        self._sessions.make_room()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self._home.loop.create_task(work, context=contextvars.Context())
