@@ -60,6 +60,7 @@ class Portal:
         self._home = home
         self._lock = threading.RLock()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._end: asyncio.Future[None] | None = None
         self._thread: threading.Thread | None = None
         self._stop: Callable[[], None] | None = None
 
@@ -99,19 +100,24 @@ class Portal:
             self._thread.join(CLOSE_SECONDS)
 
     def _open(self) -> asyncio.AbstractEventLoop:
-        if self._loop is not None and self._loop.is_running():
+        if self._loop is not None and self._goes_on():
             return self._loop
         # Before the lock: a child forked while another thread has it must not come to wait for it.
         self._home.used = True
         with self._lock:
             self._home.check()
-            if self._loop is None or not self._loop.is_running():
+            if self._loop is None or not self._goes_on():
                 opened: Future[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = Future()
                 self._thread = threading.Thread(target=_keep, args=(opened,), name="coatcheck", daemon=True)
                 self._thread.start()
-                self._loop, end = opened.result()
-                self._stop = weakref.finalize(self, _stop, self._loop, end, os.getpid())
+                self._loop, self._end = opened.result()
+                self._stop = weakref.finalize(self, _stop, self._loop, self._end, os.getpid())
             return self._loop
+
+    def _goes_on(self) -> bool:
+        """Tell whether the loop takes visitors: told to end, it still runs for a moment, and loses those that come then."""
+        loop, end = self._loop, self._end
+        return loop is not None and loop.is_running() and not (end is None or end.done())
 
 
 def _keep(opened: Future[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]]) -> None:
@@ -291,7 +297,12 @@ class SyncSession(Discreet, gc=False, eq=False):
         """
         # By the portal it would be, since to that it is a call like any other.
         once = Once(work)
-        return self._portal.wait(lambda: self._session.call(once))
+
+        def begin() -> Coroutine[Any, Any, T]:
+            once.check()
+            return self._session.call(once)
+
+        return self._portal.wait(begin)
 
 
 class SyncCache(Generic[Api]):
