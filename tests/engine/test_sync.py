@@ -231,8 +231,9 @@ def test_a_cache_that_is_not_enabled_keeps_nothing(upstream: Upstream) -> None:
 
 
 def test_the_options_of_a_get_are_shown_to_readers() -> None:
-    options = inspect.signature(SyncSession.get).parameters
-    assert ["self", "resource", "force_refresh", "deep", "max_age", "arguments"] == list(options)
+    shown = inspect.signature(SyncSession.get)
+    assert ["self", "resource", "force_refresh", "deep", "max_age", "arguments"] == list(shown.parameters)
+    assert shown.return_annotation == "T"
 
 
 def test_a_value_that_can_be_changed_is_each_caller_s_own(upstream: Upstream, session: SyncSession) -> None:

@@ -14,14 +14,11 @@ import secrets
 import threading
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING
 
 import msgspec
 
+from coatcheck.engine.stats import Cause, End, Removal  # noqa: TC001 - a Struct's annotations are read by whoever shows its signature
 from coatcheck.errors import SettingsError
-
-if TYPE_CHECKING:
-    from coatcheck.engine.stats import Cause, End, Removal
 
 BACKLOG = 10_000
 """Events that wait for the observer; further ones are dropped and counted."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio  # noqa: TC003 - a Struct's annotations are read by whoever shows its signature
 from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from coatcheck.engine.entry import Discreet
 
 if TYPE_CHECKING:
-    import asyncio
-
     from coatcheck.engine.catalog import Resource
     from coatcheck.engine.entry import Entry
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, overload
 
@@ -18,7 +19,7 @@ from coatcheck.errors import CatalogError, LoaderBroke, UnknownArgument
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Mapping
 
     from coatcheck.clock import Clock
     from coatcheck.engine.catalog import Catalog, Resource
@@ -65,7 +66,7 @@ class Engine(NamedTuple):
     tick: float
 
 
-AtHand = tuple["Callable[[], float]", list[Any], object, Engine]
+AtHand = tuple[Callable[[], float], list[Any], object, Engine]
 """What the shortest way takes, the same for all handles of a cache: the clock, the ledger's hits, the origin of the
 cache's resources, and the engine for what is left."""
 
@@ -145,7 +146,22 @@ class Session(Discreet, gc=False, eq=False):
         max_age: timedelta | None = None,
         **arguments: object,
     ) -> Lookup[T]:
-        """Do what `get()` does, and tell how the value was come by: outcome, age, how long it is fresh, its bytes."""
+        """Return the user's value of *resource* and how it was come by: outcome, age, how long it is fresh, its bytes.
+
+        It is loaded at most once across callers.
+
+        Args:
+            resource: one of the cache's catalog.
+            force_refresh: load it anew; joins no load that had begun before this call.
+            deep: with ``force_refresh``: load anew what it depends on, too.
+            max_age: accept nothing older.
+            arguments: the loader's parameters; a dependency not given is resolved from the same session.
+
+        Raises:
+            LoadError: nothing usable is held and the load failed; `Unavailable` and `Refused` tell how.
+            SessionCleared: the session was cleared while this call waited for something else first.
+            MissingArgument, UnknownArgument, UnknownResource, InvalidKey: the call cannot work.
+        """
         request = self._request(resource, options_of(force_refresh, deep, max_age, arguments))
         found = self._from_memory(resource, request)
         return await self._load(resource, request) if found is None else found
@@ -540,5 +556,5 @@ def options_of(
 
 if not TYPE_CHECKING:
     # Readers and tools see the options that the annotations above declare.
-    Session.get.__doc__ = "See lookup(): return only the value."
-    Session.get.__signature__ = inspect.signature(Session.lookup)
+    Session.get.__doc__ = "Return the value that `lookup()` returns; parameters and exceptions are the same."
+    Session.get.__signature__ = inspect.signature(Session.lookup).replace(return_annotation="T")

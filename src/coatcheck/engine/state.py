@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio  # noqa: TC003 - a Struct's annotations are read by whoever shows its signature
 import sys
+from collections.abc import Mapping  # noqa: TC003 - the same
 from typing import TYPE_CHECKING, Any, cast
 
 from coatcheck.engine.entry import NEVER, PER_CALLER, Alias, Discreet, Entry
 from coatcheck.engine.flight import SingleFlight
 from coatcheck.engine.outbox import Outbox  # noqa: TC001 - a Struct reads its annotations
 from coatcheck.engine.row import ANSWER, HITS, SLOTS, USED, WIDTH, mark_of, uncollected
+from coatcheck.engine.slots import Slots  # noqa: TC001 - the same
 from coatcheck.engine.stats import Count
+from coatcheck.errors import Refused  # noqa: TC001 - the same
 
 if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator
 
     from coatcheck.engine.catalog import Resource
-    from coatcheck.engine.slots import Slots
-    from coatcheck.errors import Refused
 
 COUNT_BYTES = 4
 KINDS = len(Count)

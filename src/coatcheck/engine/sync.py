@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 from coatcheck.engine.cache import SessionCache
 from coatcheck.engine.entry import Discreet
 from coatcheck.engine.home import HomeEnded, Visit, tell
-from coatcheck.engine.session import ABSENT, Once, options_of
+from coatcheck.engine.session import ABSENT, Once, Session, options_of
 from coatcheck.errors import ForkedCache, WouldBlockLoop
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from coatcheck.engine.limits import Limits
     from coatcheck.engine.policy import Policy
     from coatcheck.engine.schedule import Schedule
-    from coatcheck.engine.session import Session
     from coatcheck.engine.stats import CacheStats, UserStats
     from coatcheck.engine.store import Store
 
@@ -221,7 +220,23 @@ class SyncSession(Discreet, gc=False, eq=False):
         max_age: timedelta | None = None,
         **arguments: object,
     ) -> Lookup[T]:
-        """Do what `get()` does, and tell how the value was come by: outcome, age, how long it is fresh, its bytes."""
+        """Return the user's value of *resource* and how it was come by: outcome, age, how long it is fresh, its bytes.
+
+        It is loaded at most once across callers.
+
+        Args:
+            resource: one of the cache's catalog.
+            force_refresh: load it anew; joins no load that had begun before this call.
+            deep: with ``force_refresh``: load anew what it depends on, too.
+            max_age: accept nothing older.
+            arguments: the loader's parameters; a dependency not given is resolved from the same session.
+
+        Raises:
+            LoadError: nothing usable is held and the load failed; `Unavailable` and `Refused` tell how.
+            SessionCleared: the session was cleared while this call waited for something else first.
+            MissingArgument, UnknownArgument, UnknownResource, InvalidKey: the call cannot work.
+            WouldBlockLoop: an event loop runs in this thread.
+        """
         session = self._session
         request = session._request(resource, options_of(force_refresh, deep, max_age, arguments))  # noqa: SLF001
         found = session._from_memory(resource, request)  # noqa: SLF001
@@ -454,5 +469,7 @@ class SyncCache(Generic[Api]):
 
 if not TYPE_CHECKING:
     # Readers and tools see the options that the annotations above declare.
-    SyncSession.get.__doc__ = "See lookup(): return only the value."
-    SyncSession.get.__signature__ = inspect.signature(SyncSession.lookup)
+    SyncSession.get.__doc__ = (
+        "Return the value that `lookup()` returns; parameters and exceptions are the same."
+    )
+    SyncSession.get.__signature__ = inspect.signature(SyncSession.lookup).replace(return_annotation="T")

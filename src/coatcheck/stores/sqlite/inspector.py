@@ -12,7 +12,7 @@ import msgspec
 
 from coatcheck.clock import SystemClock
 from coatcheck.engine.entry import Discreet
-from coatcheck.engine.store import Record, StoreSize
+from coatcheck.engine.store import Owner, Record, StoreSize
 from coatcheck.errors import StoreFailed
 from coatcheck.stores.seal import Seal, SealedEntry, SessionKey
 from coatcheck.stores.sqlite.dates import age
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from coatcheck.clock import Clock
-    from coatcheck.engine.store import Owner
     from coatcheck.stores.key_ring import KeyRing
 
 # What SQLite says where it cannot put beside a file what it needs there.
