@@ -311,6 +311,20 @@ async def test_sessions_are_the_same_under_a_new_first_key(rig: Rig) -> None:
         assert 0 == (await store.size()).sessions
 
 
+async def test_what_other_keys_remove_is_told(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    """It may be the wrong file of keys."""
+    async with rig.open() as store:
+        await store.open(ANN)
+        await store.open(BOB)
+    async with rig.open(keys=KeyRing.drawn()) as store:
+        assert (await store.size()).sessions == 0
+    assert "2 stored sessions were begun under keys" in caplog.text
+    caplog.clear()
+    async with rig.open() as store:
+        await store.open(ANN)
+    assert "stored sessions" not in caplog.text
+
+
 async def test_what_no_key_opens_any_more_is_gone_for_good(rig: Rig) -> None:
     """No clear could reach it; so it must not come back with its key."""
     old, new = KeyRing.drawn(), KeyRing.drawn()

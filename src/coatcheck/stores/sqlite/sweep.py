@@ -103,6 +103,15 @@ class Sweep:
         """Tell whether the keys that sessions are filed under are those of the ring."""
         return _keys(tables) == tables.seal.key_ids
 
+    def foreign(self, tables: Tables) -> int:
+        """Return how many sessions are filed under keys that are not of the ring any more."""
+        foreign = sorted(_keys(tables) - tables.seal.key_ids)
+        found: tuple[int] = tables.connection.execute(
+            f"SELECT count(*) FROM sessions WHERE key IN ({', '.join('?' * len(foreign))})",  # noqa: S608
+            foreign,
+        ).fetchone()
+        return found[0]
+
     def drop_foreign(self, tables: Tables) -> bool:
         """End sessions filed under keys that are not of the ring any more, a slice; tell whether there may be more.
 

@@ -483,6 +483,12 @@ class Writer:
         tables = self._tables
         assert tables is not None
         self._foreign = not translated(lambda: self._sweep.knows_ring(tables))
+        lost = translated(lambda: self._sweep.foreign(tables)) if self._foreign else 0
+        if lost:
+            # After a rotation that is as it should be; with the wrong file of keys it is not.
+            logger.warning(
+                "%s stored sessions were begun under keys that are not there any more: removed", lost
+            )
         while self._foreign:
             failure = self.attempt(self._drop_foreign)
             if failure is not None:
