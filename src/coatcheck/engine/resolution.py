@@ -150,7 +150,8 @@ class Resolver:
             if flight is None or state.closed or state.entry(resource.key) is not None or running_chain():
                 return None
             state.use(self._clock.monotonic())
-            flight.ticket.hasten()
+            if flight.ticket.background:
+                flight.ticket.hasten()
             return flight
 
     async def joined(self, flight: Flight) -> tuple[Call, Slot]:
