@@ -182,21 +182,18 @@ class Loads:
         finally:
             self.leave(state, caller)
 
-    def spawn(self, work: Any) -> asyncio.Task[Any]:
-        """Run *work* as a task that this cache owns, in an empty context."""
-        task = self._home.loop.create_task(work, context=contextvars.Context())
+    def spawn(self, work: Any, *, inside: tuple[Flight, ...] = ()) -> asyncio.Task[Any]:
+        """Run *work* as a task that this cache owns, in a context that is empty but for the loads that it is inside of."""
+        context = contextvars.Context()
+        context.run(chain_of_loads.set, inside)
+        task = self._home.loop.create_task(work, context=context)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
     def _spawn_inside(self, work: Any) -> asyncio.Task[Any]:
         """Do the same as a part of the loads that the caller runs inside of: they hold the slots for it."""
-        context = contextvars.Context()
-        context.run(chain_of_loads.set, running_chain())
-        task = self._home.loop.create_task(work, context=context)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+        return self.spawn(work, inside=running_chain())
 
     def _disown(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
@@ -240,11 +237,7 @@ class Loads:
             state.loading = 0
 
     def _start(self, flight: Flight) -> None:
-        context = contextvars.Context()
-        context.run(chain_of_loads.set, (*flight.inside, flight))
-        flight.task = self._home.loop.create_task(self._run(flight), context=context)
-        self._tasks.add(flight.task)
-        flight.task.add_done_callback(self._tasks.discard)
+        flight.task = self.spawn(self._run(flight), inside=(*flight.inside, flight))
 
     async def _run(self, flight: Flight) -> None:
         with self._home.lock:
@@ -417,13 +410,16 @@ class Loads:
             return
         if isinstance(error, Refused):
             due = self._sessions.drop(state, flight.resource, Removal.REFUSED, key=flight.key)
-            if error.revokes_dependents:
-                due += self._sessions.revoke(state, flight.resource)
-            if rule.negative_ttl > 0:
-                # Without the frames that it went through: they hold what the loader had in its hands.
-                known = cast("Refused", own_copy(error).with_traceback(None))
-                state.refusals = {**(state.refusals or {}), flight.key: (known, now + rule.negative_ttl)}
-            self.begin(due)
+            try:
+                if error.revokes_dependents:
+                    due += self._sessions.revoke(state, flight.resource)
+                if rule.negative_ttl > 0:
+                    # Without the frames that it went through: they hold what the loader had in its hands.
+                    known = cast("Refused", own_copy(error).with_traceback(None))
+                    state.refusals = {**(state.refusals or {}), flight.key: (known, now + rule.negative_ttl)}
+            finally:
+                # Also if a foreign error raises when it is asked: others wait for these.
+                self.begin(due)
             return
         entry = state.entry(flight.key)
         if entry is not None:
