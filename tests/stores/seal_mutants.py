@@ -59,35 +59,29 @@ def no_cipher() -> Iterator[None]:
 
 @mutant
 def no_salt() -> Iterator[None]:
-    derive = module._subkey
-    with mock.patch.object(module, "_subkey", lambda key, salt, *use: derive(key, None, *use)):
+    derive = module._expanded
+    with mock.patch.object(module, "_expanded", lambda key, _salt, use: derive(key, None, use)):
         yield
 
 
 @mutant
 def user_is_not_bound() -> Iterator[None]:
-    derive, start = module._subkey, module._Box.__init__
+    start = module._Derived.__init__
 
-    def subkey(key: Any, salt: bytes | None, *use: bytes | str) -> bytes:
-        return derive(key, salt, *(part for part in use if part not in {*_users()}))
+    def derived(self: Any, owner: Owner, session: SessionKey, *keys: Any) -> None:
+        start(self, owner, session, *keys)
+        self._scope = module.framed(owner.catalog, session.id)
 
-    def box(self: Any, key: Any, subkey: bytes, *bound: bytes | str) -> None:
-        start(self, key, subkey, *(part for part in bound if part not in {*_users()}))
-
-    with mock.patch.object(module, "_subkey", subkey), mock.patch.object(module._Box, "__init__", box):
+    with mock.patch.object(module._Derived, "__init__", derived):
         yield
-
-
-def _users() -> tuple[str, ...]:
-    return "ann@example.com", "bob@example.com"
 
 
 @mutant
 def key_of_the_session_is_not_bound() -> Iterator[None]:
     start = module._Box.__init__
 
-    def box(self: Any, key: Any, subkey: bytes, *bound: bytes | str) -> None:
-        start(self, key, subkey, *(bound[:-1] if bound[0] == b"entry" else bound))
+    def box(self: Any, head: bytes, subkey: bytes, bound: bytes) -> None:
+        start(self, head, subkey, bound[: -len(module.framed("a key id"))] if b"entry" in bound else bound)
 
     with mock.patch.object(module._Box, "__init__", box):
         yield

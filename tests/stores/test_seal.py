@@ -152,13 +152,13 @@ def test_what_is_too_large_is_not_sealed(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_what_was_derived_is_held_until_it_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
-    derive = module._subkey
+    derive = module._expanded
 
-    def counted(*use: Any) -> bytes:
+    def counted(key: Key, salt: bytes | None, use: bytes) -> bytes:
         asked.append(use)
-        return derive(*use)
+        return derive(key, salt, use)
 
-    monkeypatch.setattr(module, "_subkey", counted)
+    monkeypatch.setattr(module, "_expanded", counted)
     seal = Seal(KeyRing.drawn())
     ours, theirs = row(seal), row(seal, BOB)
     asked.clear()

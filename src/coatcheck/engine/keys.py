@@ -6,7 +6,6 @@ their bytes, whatever the strings in them hold. What a part holds is written in 
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import uuid
@@ -222,7 +221,9 @@ def utf8(text: str, what: str) -> bytes:
     Raises:
         InvalidKey: it holds a lone surrogate.
     """
-    # Raised outside of the handler: as the context of ours, the foreign exception would still show the text.
-    with contextlib.suppress(UnicodeEncodeError):
+    try:
         return text.encode()
+    except UnicodeEncodeError:
+        pass
+    # Raised outside of the handler: as the context of ours, the foreign exception would still show the text.
     raise InvalidKey(f"{what} must not hold a lone surrogate")

@@ -277,22 +277,23 @@ class Seal:
 class _Derived:
     """What is derived for one session of one owner."""
 
-    __slots__ = ("_boxes", "_heads", "_key", "_names", "owner", "session")
+    __slots__ = ("_boxes", "_heads", "_key", "_names", "_scope", "owner", "session")
 
     def __init__(self, owner: Owner, session: SessionKey, key: Key, heads: Mapping[bytes, Key]) -> None:
         self.owner = owner
         # A copy: the caller's can be changed.
         self.session = SessionKey(session.id, session.salt, session.key)
+        self._scope = framed(*owner, session.id)
         self._key = key
         self._heads = heads
         # Who only reads needs none.
         self._names: HMAC | None = None
-        self._boxes: dict[bytes, _Box] = {}
+        self._boxes: dict[object, _Box] = {}
 
     def name(self, resource: str, arguments: bytes) -> bytes:
         names = self._names
         if names is None:
-            names = self._names = HMAC(self._subkey(b"names", self._key), SHA256())
+            names = self._names = HMAC(self._subkey(_NAMES, self._key), SHA256())
         return _digest(names, resource, arguments)
 
     def box(self, head: bytes) -> _Box | None:
@@ -302,60 +303,60 @@ class _Derived:
             key = self._heads.get(head)
             if key is None:
                 return None
-            bound = b"entry", *self.owner, self.session.id, self.session.key
-            box = _Box(key, self._subkey(b"entries", key), *bound)
-            self._boxes[head] = box
+            bound = framed(VERSION, head[1:], b"entry") + self._scope + framed(self.session.key)
+            box = self._boxes[head] = _Box(head, self._subkey(_ENTRIES, key), bound)
         return box
 
     def open(self, kind: object, name: object, started: object, sealed: object) -> Contents | None:
         """Return what `seal` sealed: see `Seal.opener`."""
+        # One look at each: a session that comes back waits for this once for each of its entries.
         if not (
-            isinstance(kind, bytes)
-            and isinstance(name, bytes)
-            and isinstance(started, float)
-            and isinstance(sealed, bytes)
+            type(started) is float
+            and type(sealed) is type(kind) is type(name) is bytes
             and len(kind) == len(name) == DIGEST_BYTES
         ):
             return None
-        box = self.box(sealed[:_NONCE])
+        box = self._boxes.get(sealed[:_NONCE]) or self.box(sealed[:_NONCE])
         packed = None if box is None else box.open(sealed, _filed(kind, name, started))
         return None if packed is None else unpack(packed)
 
     def _subkey(self, use: bytes, key: Key) -> bytes:
-        return _subkey(key, self.session.salt, use, *self.owner, self.session.id)
+        return _expanded(key, self.session.salt, use + self._scope)
 
 
 class _Box:
     """A cipher with the part of what it authenticates that stays the same."""
 
-    __slots__ = ("_bound", "_cipher", "_head")
+    __slots__ = ("_bound", "_head", "_open", "_seal")
 
-    def __init__(self, key: Key, subkey: bytes, *bound: bytes | str) -> None:
-        self._cipher = AESGCM(subkey)
-        self._head = _head(key)
-        self._bound = framed(VERSION, bytes.fromhex(key.id), *bound)
+    def __init__(self, head: bytes, subkey: bytes, bound: bytes) -> None:
+        cipher = AESGCM(subkey)
+        self._seal = cipher.encrypt
+        self._open = cipher.decrypt
+        self._head = head
+        self._bound = bound
 
     def seal(self, packed: bytes, bound: bytes) -> bytes:
         # Random nonces are safe for four thousand million entries under one key; this one lives as long as a session.
         nonce = os.urandom(_NONCE_BYTES)
-        return b"".join((self._head, nonce, self._cipher.encrypt(nonce, packed, self._bound + bound)))
+        return b"".join((self._head, nonce, self._seal(nonce, packed, self._bound + bound)))
 
     def open(self, sealed: bytes, bound: bytes) -> bytes | None:
         if len(sealed) < _TEXT + _TAG_BYTES:
             return None
         try:
-            return self._cipher.decrypt(sealed[_NONCE:_TEXT], sealed[_TEXT:], self._bound + bound)
+            return self._open(sealed[_NONCE:_TEXT], sealed[_TEXT:], self._bound + bound)
         except (InvalidTag, OverflowError):
             return None
 
 
 def framed(*parts: bytes | str) -> bytes:
     """Return *parts*, each behind its length: no two sequences of them share their bytes."""
-    written = []
+    written = b""
     for part in parts:
         content = utf8(part, "a name") if isinstance(part, str) else part
-        written += [len(content).to_bytes(4), content]
-    return b"".join(written)
+        written += len(content).to_bytes(4) + content
+    return written
 
 
 def _head(key: Key) -> bytes:
@@ -375,19 +376,26 @@ def _is_bytes(value: object, length: int) -> bool:
     return isinstance(value, bytes) and len(value) == length
 
 
-def _subkey(key: Key, salt: bytes | None, *use: bytes | str) -> bytes:
-    return HKDF(SHA256(), 32, salt, framed(b"coatcheck 1", *use)).derive(key.secret)
+def _expanded(key: Key, salt: bytes | None, use: bytes) -> bytes:
+    return HKDF(SHA256(), 32, salt, use).derive(key.secret)
 
 
 def _index(key: Key) -> HMAC:
-    return HMAC(_subkey(key, None, b"index"), SHA256())
+    return HMAC(_expanded(key, None, framed(b"coatcheck 1", b"index")), SHA256())
 
 
 def _user_box(key: Key, session: SessionKey) -> _Box:
-    return _Box(key, _subkey(key, session.salt, b"user", session.id), b"user", session.id)
+    scope = framed(b"user", session.id)
+    subkey = _expanded(key, session.salt, framed(b"coatcheck 1") + scope)
+    return _Box(_head(key), subkey, framed(VERSION, bytes.fromhex(key.id)) + scope)
 
 
 def _digest(base: HMAC, *what: bytes | str) -> bytes:
     made = base.copy()
     made.update(framed(*what))
     return made.finalize()
+
+
+_ENTRIES: Final = framed(b"coatcheck 1", b"entries")
+_NAMES: Final = framed(b"coatcheck 1", b"names")
+"""How what a session's subkeys are derived for begins; its owner and its id follow."""

@@ -251,15 +251,21 @@ class Chore:
 
 
 def run_puts(tables: Tables, puts: Sequence[Put]) -> int:
-    """Write entries, in order, with few statements; return the bytes of what is new."""
-    ready = []
+    """Write entries, in order, with few statements; return the bytes of what is new.
+
+    What one statement takes is sealed right before it: while SQLite works the event loop has its turn.
+    """
+    ready: list[tuple[Put, tuple[Any, ...]]] = []
     size = 0
+    future = tables.dates.now() + FUTURE
     for put in puts:
         row = put.row(tables)
         if row is not None:
             ready.append((put, row))
             size += len(row[-1])
-    future = tables.dates.now() + FUTURE
+            if len(ready) == _CHUNKS[0]:
+                _run_chunk(tables, ready, future)
+                ready = []
     done = 0
     for chunk in _CHUNKS:
         while len(ready) - done >= chunk:

@@ -55,16 +55,15 @@ class Reader:
 
     def _take(self) -> list[Open]:
         """Return who waits, at most for a turn."""
+        asked = self.asked
         waiting: list[Open] = []
-        each = self.asked.get()
-        try:
-            while each is not None:
-                waiting.append(each)
-                if len(waiting) >= MAX_TURN:
-                    return waiting
-                each = self.asked.get_nowait()
-        except queue.Empty:
-            return waiting
+        each = asked.get()
+        while each is not None:
+            waiting.append(each)
+            # Nobody else takes from it.
+            if len(waiting) >= MAX_TURN or asked.empty():
+                return waiting
+            each = asked.get_nowait()
         self._ending = True
         return waiting
 
@@ -101,9 +100,7 @@ class Reader:
                 # The writer opens the file again, if it can.
                 return [None] * len(waiting)
             try:
-                with connection:
-                    connection.execute("BEGIN")
-                    found = [self._fetch(connection, each) for each in waiting]
+                found = [self._fetch(connection, each) for each in waiting]
             except sqlite3.Error as error:
                 failure = problem(error)
                 if damaged(error):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from coatcheck.engine.store import Owner
-    from coatcheck.stores.seal import KeyedDigest, Seal
+    from coatcheck.stores.seal import Seal
     from coatcheck.stores.sqlite.dates import Dates
 
 KNOWN_SESSIONS: Final = 10_000
@@ -51,7 +51,7 @@ class Ended(NamedTuple):
 def fetch(connection: sqlite3.Connection, seal: Seal, dates: Dates, owner: Owner) -> Fetched | None:
     """Return what is stored of an owner and may still be served; None if there is no session that can be used.
 
-    To be called within a transaction, so that it is all of one moment.
+    Needs no transaction: the number of a session that ends between the two looks is never given to another.
     """
     found = find(connection, seal, owner)
     if found is None:
@@ -68,25 +68,18 @@ def find(connection: sqlite3.Connection, seal: Seal, owner: Owner) -> tuple[int,
     rows = connection.execute(
         _statement(FIND_SESSIONS, len(filed)), [each.digest for each in filed]
     ).fetchall()
-    return _usable(filed, rows)
-
-
-def _usable(
-    filed: tuple[KeyedDigest, ...], rows: list[tuple[Any, ...]]
-) -> tuple[int, SessionKey, float] | None:
-    """Return the session, filed under whichever key of the ring; None if there is none, or if its row is damaged."""
-    for wanted, key in ((each.digest, each.key) for each in filed):
-        for row in rows:
-            digest, number, id_, salt, its_key, opened = row
-            if digest != wanted:
-                continue
-            sound = _is_bytes(id_, ID_BYTES) and _is_bytes(salt, SALT_BYTES) and isinstance(opened, float)
-            return (number, SessionKey(id_, salt, key), opened) if sound and its_key == key else None
+    # Filed under whichever key of the ring; a row that is damaged is none that can be used.
+    for key, wanted in filed:
+        for digest, number, id_, salt, its_key, opened in rows:
+            if digest == wanted:
+                sound = (
+                    type(id_) is type(salt) is bytes
+                    and len(id_) == ID_BYTES
+                    and len(salt) == SALT_BYTES
+                    and type(opened) is float
+                )
+                return (number, SessionKey(id_, salt, key), opened) if sound and its_key == key else None
     return None
-
-
-def _is_bytes(value: object, length: int) -> bool:
-    return isinstance(value, bytes) and len(value) == length
 
 
 @functools.cache
@@ -106,7 +99,7 @@ def unseal(seal: Seal, owner: Owner, fetched: Fetched) -> tuple[StoredSession, l
             rejected.append(name)
         else:
             resource, arguments, body = contents
-            records.append(Record(resource, arguments, body, max(0.0, at - started)))
+            records.append(Record(resource, arguments, body, at - started if started < at else 0.0))
     return StoredSession(fetched.key.id, tuple(records), len(rejected)), rejected
 
 
