@@ -9,7 +9,7 @@ from coatcheck.engine import persistence, write_behind
 from coatcheck.engine.keys import encode
 from coatcheck.engine.outbox import Outbox
 from coatcheck.engine.persistence import Persistence
-from coatcheck.engine.repairs import CLEAR_SECONDS, Repair, Repairs, _clear
+from coatcheck.engine.repairs import Repair, Repairs, _clear
 from coatcheck.engine.store import Written
 from coatcheck.engine.write_behind import WriteBehind
 from coatcheck.errors import StoreFailed
@@ -78,7 +78,7 @@ def clear_is_tried_once() -> Iterator[None]:
 def clear_is_answered_by_an_earlier_one() -> Iterator[None]:
     async def attempt(self: Repairs, user: str | None, repair: Repair) -> bool:
         try:
-            await self._store.insist(lambda store: _clear(store, self._catalog, user), seconds=CLEAR_SECONDS)
+            await self._store.insist(lambda store: _clear(store, self._catalog, user))
             applied = True
         except StoreFailed:
             applied = False

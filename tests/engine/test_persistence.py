@@ -14,7 +14,7 @@ import pytest
 from coatcheck.engine.cache import SessionCache
 from coatcheck.engine.catalog import Catalog
 from coatcheck.engine.entry import Outcome
-from coatcheck.engine.guarded import LONGEST_PAUSE, GuardedStore
+from coatcheck.engine.guarded import FIRST_PAUSE, LONGEST_PAUSE, READ_SECONDS, WRITE_SECONDS, GuardedStore
 from coatcheck.engine.limits import Limits
 from coatcheck.engine.policy import Policy
 from coatcheck.engine.store import Owner, Record, Store, StoredSession, Written
@@ -209,7 +209,7 @@ class TestRestart:
         for user in (ANN, BOB):
             await cache.session(user).get(world.account)
         await settle(lambda: store.hanging == 2)
-        await clock.advance(0.25)
+        await clock.advance(WRITE_SECONDS)
         assert len(cache.users()) == 1
         store.heal()
         await patience(clock)
@@ -519,17 +519,20 @@ class TestClear:
         assert ANN not in caplog.text
 
     async def test_what_fails_only_after_the_end_is_not_repaired(
-        self, make_cache: MakeCache, world: World, store: FaultyStore, clock: FakeClock
-    ) -> None:
+        self, make_cache: MakeCache, world: World, store: FaultyStore, clock: FakeClock,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:  # fmt: skip
+        monkeypatch.setattr("coatcheck.engine.persistence.CLOSE_SECONDS", WRITE_SECONDS / 2)
         cache = make_cache(world, store=store)
         await cache.session(ANN).get(world.account)
         await cache.settled()
         store.fault(Fault.HANGS, "forget")
         forgetting = asyncio.ensure_future(cache.invalidate(world.account))
         await settle(lambda: store.hanging == 1)
-        await cache.aclose()
-        await clock.advance(0.25)
+        closing = asyncio.ensure_future(cache.aclose())
+        await clock.advance(WRITE_SECONDS / 2)
         await forgetting
+        await closing
         await clock.advance(100)
         assert store.calls["clear_all"] == 0
 
@@ -586,7 +589,7 @@ class TestFaults:
         store.fault(fault)
         getting = asyncio.ensure_future(cache.session(ANN).get(world.account))
         await settle()
-        await clock.advance(0.25)
+        await clock.advance(READ_SECONDS)
         assert await getting == 1
         # From then on it is left alone: the next does not wait at all.
         assert await cache.session(BOB).get(world.account) == 2
@@ -597,6 +600,79 @@ class TestFaults:
         store.heal()
         store.release()
         await patience(clock, 3)
+
+    @pytest.mark.parametrize("operation", ["open", "put", "delete"])
+    async def test_a_write_that_takes_its_time_costs_nothing(
+        self, make_cache: MakeCache, world: World, disk: Store, store: FaultyStore, clock: FakeClock,
+        operation: str,
+    ) -> None:  # fmt: skip
+        """Longer than a get would wait: nobody waits for it, and nobody's copy is given up for it."""
+        cache = make_cache(world, store=disk)
+        await cache.session(ANN).get(world.account)
+        await cache.aclose()
+        cache = make_cache(world, store=store)
+        for user in (ANN, BOB):
+            await cache.session(user).get(world.notes)
+        await cache.settled()
+        store.slow(WRITE_SECONDS / 2, operation)
+        getting = asyncio.ensure_future(cache.session(ANN).get(world.notes, force_refresh=True))
+        dropping = asyncio.ensure_future(cache.session(BOB).invalidate(world.notes))
+        coming = asyncio.ensure_future(cache.session("eve").get(world.notes))
+        await settle()
+        await clock.advance(READ_SECONDS)
+        await getting
+        await dropping
+        await coming
+        await clock.advance(WRITE_SECONDS)
+        await cache.settled()
+        assert set(await held(disk)) == {"account", "notes"}
+        assert set(await held(disk, BOB)) == set()
+        assert set(await held(disk, "eve")) == {"notes"}
+        assert store.calls["clear"] == 0
+        stats = cache.stats().store
+        assert stats is not None
+        assert stats.failures == (1 if operation == "open" else 0)  # eve's get did not wait
+
+    async def test_what_reads_find_out_stops_no_write(
+        self, make_cache: MakeCache, world: World, disk: Store, store: FaultyStore, clock: FakeClock
+    ) -> None:
+        cache = make_cache(world, store=store)
+        await cache.session(ANN).get(world.account)
+        await cache.settled()
+        store.fault(Fault.HANGS, "open")
+        getting = asyncio.ensure_future(cache.session(BOB).get(world.account))
+        await settle(lambda: store.hanging == 1)
+        await clock.advance(READ_SECONDS)
+        await getting
+        world.answers["account"] = 77
+        await cache.session(ANN).get(world.account, force_refresh=True)
+        await settle()
+        store.heal()
+        assert await held(disk) == {"account": b"77"}
+        assert store.calls["clear"] == 0
+        store.release()
+
+    async def test_of_many_that_fail_at_once_one_counts(
+        self, make_cache: MakeCache, world: World, store: FaultyStore, clock: FakeClock
+    ) -> None:
+        """A store that everybody asks is not left alone for the longest time at its first failure."""
+        cache = make_cache(world, store=store)
+        store.fault(Fault.HANGS, "open")
+        getting = [asyncio.ensure_future(cache.session(f"user {n}").get(world.account)) for n in range(20)]
+        await settle(lambda: store.hanging == 20)
+        await clock.advance(READ_SECONDS)
+        await asyncio.gather(*getting)
+        asked = store.calls["open"]
+        getting = [asyncio.ensure_future(cache.session("late").get(world.account))]
+        await settle()
+        assert store.calls["open"] <= asked + 20  # those who write do, and nobody reads
+        store.heal()
+        store.release()
+        await clock.advance(FIRST_PAUSE)
+        await cache.settled()
+        asked = store.calls["open"]
+        assert await cache.session("later").get(world.account) > 0
+        assert store.calls["open"] == asked + 1
 
     async def test_a_store_that_failed_is_asked_again_after_a_while(
         self, make_cache: MakeCache, world: World, disk: Store, store: FaultyStore, clock: FakeClock
@@ -878,9 +954,10 @@ class TestRemoval:
         store.fault(Fault.HANGS, "delete")
         invalidating = asyncio.ensure_future(cache.session(ANN).invalidate(world.zones))
         await settle(lambda: store.hanging == 1)
-        await clock.advance(0.25)
+        await clock.advance(READ_SECONDS)
         await invalidating
-        # Her copy is cleared instead, and stored anew.
+        # It goes on without her. When it takes too long her copy is cleared instead, and stored anew.
+        await clock.advance(WRITE_SECONDS)
         await cache.settled()
         assert "zones" not in await held(disk)
 
@@ -916,6 +993,61 @@ class TestRemoval:
         store.release()
         assert await getting == 1
         assert world.names() == ["account"]
+
+    async def test_invalidating_for_everyone_waits_no_longer_than_for_one(
+        self, make_cache: MakeCache, world: World, disk: Store, store: FaultyStore, clock: FakeClock
+    ) -> None:
+        first = make_cache(world, store=disk)
+        await first.session(ANN).get(world.account)
+        await first.aclose()
+        clock.jump(1)
+        cache = make_cache(world, store=store)
+        store.fault(Fault.APPLIES_THEN_HANGS, "forget")
+        invalidating = asyncio.ensure_future(cache.invalidate(world.account))
+        await settle(lambda: store.hanging == 1)
+        await clock.advance(READ_SECONDS)
+        await invalidating
+        # It goes on; until then what is stored is not brought in.
+        assert (await cache.session(ANN).lookup(world.account)).outcome is Outcome.MISS
+        store.heal()
+        store.release()
+        await cache.settled()
+        assert set(await held(disk)) == {"account"}
+        assert store.calls["clear_all"] == 0
+
+    async def test_what_everyone_did_not_lose_in_time_is_cleared(
+        self, make_cache: MakeCache, world: World, store: FaultyStore, clock: FakeClock
+    ) -> None:
+        cache = make_cache(world, store=store)
+        store.fault(Fault.HANGS, "forget")
+        invalidating = asyncio.ensure_future(cache.invalidate(world.account))
+        await settle(lambda: store.hanging == 1)
+        await clock.advance(WRITE_SECONDS)
+        await invalidating
+        await cache.settled()
+        assert store.calls["clear_all"] == 1
+
+    def test_what_everyone_was_losing_when_a_loop_ended_is_cleared(
+        self, world: World, clock: FakeClock, store: FaultyStore
+    ) -> None:
+        cache = SessionCache(world.catalog, connect=world.connect, clock=clock, store=store)
+        store.fault(Fault.HANGS, "forget")
+
+        async def first() -> None:
+            invalidating = asyncio.ensure_future(cache.invalidate(world.account))
+            await settle(lambda: store.hanging == 1)
+            await clock.advance(READ_SECONDS)
+            await invalidating
+
+        async def second() -> None:
+            store.heal()
+            await cache.session(BOB).get(world.account)
+            await settle(lambda: store.calls["clear_all"] == 1)
+            await cache.aclose()
+
+        asyncio.run(first())
+        asyncio.run(second())
+        gc.collect()
 
     async def test_when_everyone_cannot_be_reached_nothing_is_read(
         self, make_cache: MakeCache, world: World, disk: Store, store: FaultyStore, clock: FakeClock

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from coatcheck.engine.connections import retrieve
 from coatcheck.engine.entry import NEVER
@@ -19,16 +19,63 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-AT_ONCE = 128
-"""Operations under way at once. What waits for a turn has its whole budget still before it."""
+READ_SECONDS: Final = 0.25
+"""How long a get waits for the store, and a caller for a write that they may rely on."""
 
-FIRST_PAUSE = 1.0
-LONGEST_PAUSE = 30.0
+WRITE_SECONDS: Final = 2.0
+"""How long a write may take. No get waits for one, and a store that is merely slow should lose nothing by it."""
+
+AT_ONCE: Final = 128
+"""Reads under way at once, and writes. What waits for a turn has its whole budget still before it."""
+
+FIRST_PAUSE: Final = 1.0
+LONGEST_PAUSE: Final = 30.0
 """Seconds for which a store that failed is left alone, doubled from failure to failure."""
 
 
+class Way:
+    """One of the two ways to a store: what fails or is slow on one tells nothing of the other.
+
+    After a failure only one in a while goes, until an answer comes.
+
+    Attributes:
+        seconds: how long an operation may take.
+        turns: for how many at once there is room.
+    """
+
+    __slots__ = ("_alone_until", "_failed", "_pause", "seconds", "turns")
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.turns = Slots(AT_ONCE)
+        self._pause = 0.0
+        self._failed = self._alone_until = NEVER
+
+    def is_open(self, now: float) -> bool:
+        """Tell whether the store may be asked now."""
+        return now >= self._alone_until
+
+    def go(self, now: float) -> None:
+        """Note that somebody asks."""
+        if self._pause > 0:
+            # This one finds out; the others go on without meanwhile.
+            self._alone_until = now + self._pause
+
+    def answered(self) -> None:
+        """Note that an answer came."""
+        self._pause, self._alone_until = 0.0, NEVER
+
+    def failed(self, began: float, now: float) -> None:
+        """Note that none came for what began then."""
+        if began <= self._failed:
+            return  # of those under way at once one has told it all
+        self._failed = now
+        self._pause = min(max(FIRST_PAUSE, self._pause * 2), LONGEST_PAUSE)
+        self._alone_until = now + self._pause
+
+
 class GuardedStore:
-    """Asks a store, within time budgets. After a failure only one in a while asks, until an answer comes.
+    """Asks a store, within time budgets, and leaves it alone for a while when it fails.
 
     Attributes:
         failures: operations that failed or did not end in time.
@@ -38,18 +85,12 @@ class GuardedStore:
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
         self._clock = clock
-        self._pause = 0.0
-        self._alone_until = NEVER
-        self._turns = Slots(AT_ONCE)
+        self._reads = Way(READ_SECONDS)
+        self._writes = Way(WRITE_SECONDS)
         # What did not end in time: waited for by nobody. The loop itself keeps only weak references to tasks.
         self._late: set[asyncio.Future[object]] = set()
         self.failures = 0
         self.bypassed = 0
-
-    @property
-    def failing(self) -> bool:
-        """Whether the last operation failed."""
-        return self._pause > 0
 
     @property
     def shared(self) -> bool:
@@ -61,52 +102,48 @@ class GuardedStore:
         """Whether the store says that it is closed."""
         return is_closed(self._store)
 
-    async def read(self, work: Callable[[Store], Awaitable[T]], *, seconds: float) -> T:
-        """Return what *work* on the store returns; before writes when turns are short.
+    async def read(self, work: Callable[[Store], Awaitable[T]]) -> T:
+        """Return what *work* on the store returns: one operation, within `READ_SECONDS`.
 
         Cancelling who asks leaves it open whether it was done, as a failure does.
-
-        Args:
-            work: begins one operation.
-            seconds: how long it may take.
 
         Raises:
             StoreFailed: it failed, was not asked, or took too long; then it may be done later.
         """
-        return await self._in_turn(work, seconds, background=False)
+        return await self._in_turn(work, self._reads)
 
-    async def write(self, work: Callable[[Store], Awaitable[T]], *, seconds: float) -> T:
-        """Do the same for a write."""
-        return await self._in_turn(work, seconds, background=True)
+    async def write(self, work: Callable[[Store], Awaitable[T]]) -> T:
+        """Do the same for a write, within `WRITE_SECONDS`."""
+        return await self._in_turn(work, self._writes)
 
-    async def insist(self, work: Callable[[Store], Awaitable[T]], *, seconds: float) -> T:
-        """Do the same at once, also if the store has just failed."""
-        return await self._ask(work, seconds)
+    async def insist(self, work: Callable[[Store], Awaitable[T]], *, seconds: float = WRITE_SECONDS) -> T:
+        """Do the same for a write at once, also if the store has just failed, and within so many seconds."""
+        return await self._ask(work, self._writes, seconds)
 
     def moved(self) -> None:
         """Forget who waited for a turn on a loop that has ended."""
-        self._turns = Slots(AT_ONCE)
+        for way in (self._reads, self._writes):
+            way.turns = Slots(AT_ONCE)
         self._late = set()
 
-    async def _in_turn(self, work: Callable[[Store], Awaitable[T]], seconds: float, *, background: bool) -> T:
-        turns = self._turns
-        self._check_alone()
-        await turns.take(Ticket(background=background))
+    async def _in_turn(self, work: Callable[[Store], Awaitable[T]], way: Way) -> T:
+        turns = way.turns
+        self._check_open(way)
+        await turns.take(Ticket())
         try:
-            self._check_alone()
-            if self.failing:
-                # This one finds out; the others go on without meanwhile.
-                self._alone_until = self._clock.monotonic() + self._pause
-            return await self._ask(work, seconds)
+            self._check_open(way)
+            way.go(self._clock.monotonic())
+            return await self._ask(work, way, way.seconds)
         finally:
             turns.give_back()
 
-    def _check_alone(self) -> None:
-        if self._clock.monotonic() < self._alone_until:
+    def _check_open(self, way: Way) -> None:
+        if not way.is_open(self._clock.monotonic()):
             self.bypassed += 1
             raise StoreFailed("the store has just failed and is left alone for a moment")
 
-    async def _ask(self, work: Callable[[Store], Awaitable[T]], seconds: float) -> T:
+    async def _ask(self, work: Callable[[Store], Awaitable[T]], way: Way, seconds: float) -> T:
+        began = self._clock.monotonic()
         asked = asyncio.ensure_future(_only_ours(work, self._store))
         # Who waits may be cancelled at the very moment at which it fails.
         asked.add_done_callback(retrieve)
@@ -118,11 +155,10 @@ class GuardedStore:
             if not asked.done():
                 self._give_up(asked)
         if asked.done() and not asked.cancelled() and asked.exception() is None:
-            self._pause, self._alone_until = 0.0, NEVER
+            way.answered()
             return asked.result()
         self.failures += 1
-        self._pause = min(max(FIRST_PAUSE, self._pause * 2), LONGEST_PAUSE)
-        self._alone_until = self._clock.monotonic() + self._pause
+        way.failed(began, self._clock.monotonic())
         if asked.done() and not asked.cancelled():
             error = asked.exception()
             # A stranger's subclass may say anything, or raise in doing so.
@@ -150,3 +186,12 @@ async def _only_ours(work: Callable[[Store], Awaitable[T]], store: Store) -> T:
         kind = type(error).__name__
     # What a foreign exception says may hold what was to be stored.
     raise StoreFailed(kind)
+
+
+async def ended_in_time(work: asyncio.Future[None], clock: Clock) -> None:
+    """Return when *work* has ended, or after `READ_SECONDS`: it goes on then, and nobody waits for it."""
+    timer = asyncio.ensure_future(clock.sleep(READ_SECONDS))
+    try:
+        await asyncio.wait({work, timer}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        timer.cancel()

@@ -10,16 +10,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import functools
 from typing import TYPE_CHECKING, Any, Final
 
 from coatcheck.engine.entry import NEVER, PER_CALLER, Entry
-from coatcheck.engine.guarded import GuardedStore
+from coatcheck.engine.guarded import GuardedStore, ended_in_time
 from coatcheck.engine.outbox import Outbox, Put
 from coatcheck.engine.policy import JITTER_STEPS, Freshness, judge
 from coatcheck.engine.stats import StoreStats
 from coatcheck.engine.store import Owner, Record, checked, is_closed
-from coatcheck.engine.write_behind import OPERATION_SECONDS, WriteBehind, under
+from coatcheck.engine.write_behind import WriteBehind, under
 from coatcheck.errors import BadUpstreamBody, StoreFailed
 
 if TYPE_CHECKING:
@@ -68,6 +67,7 @@ class Persistence:
         # Stored entries whose loads began by then were dropped for every user.
         self._floors: dict[int, float] = {}
         self._opening: set[asyncio.Task[None]] = set()
+        self._forgetting: set[asyncio.Task[None]] = set()
         self._opened = self._restored = self._rejected = 0
 
     def stats(self) -> StoreStats:
@@ -131,21 +131,21 @@ class Persistence:
         return now
 
     async def forget(self, resources: Iterable[Resource[Any]], since: float) -> None:
-        """Remove these resources' entries of every user from the store, if their loads had begun by *since*."""
-        try:
-            for resource in resources:
-                await self._store.write(
-                    functools.partial(self._forget, resource.signature, since), seconds=OPERATION_SECONDS
-                )
-        except StoreFailed:
-            with self._home.step:
-                self._repairs.begin(None)
+        """Remove these resources' entries of every user from the store, if their loads had begun by *since*.
+
+        Goes on behind the caller's back if the store takes its time. What cannot be reached is cleared.
+        """
+        work = self._forget([resource.signature for resource in resources], since)
+        forgetting = self._home.loop.create_task(work, context=contextvars.Context())
+        self._forgetting.add(forgetting)
+        forgetting.add_done_callback(self._forgetting.discard)
+        await ended_in_time(forgetting, self._clock)
 
     async def settled(self) -> None:
         """Return when nothing is being brought in or written."""
         while True:
             with self._home.step:
-                tasks = list(self._opening)
+                tasks = [*self._opening, *self._forgetting]
             if not tasks:
                 break
             await asyncio.wait(tasks)
@@ -154,6 +154,10 @@ class Persistence:
     def moved(self, states: Iterable[State]) -> None:
         """Begin anew at another home. Within a step."""
         self._opening = set()
+        if self._forgetting:
+            # Nobody knows how far they came.
+            self._forgetting = set()
+            self._repairs.note(None)
         self._store.moved()
         for state in states:
             if state.outbox is not None:
@@ -196,7 +200,7 @@ class Persistence:
             return checked(await store.open(owner))
 
         try:
-            stored = await self._store.read(read, seconds=OPERATION_SECONDS)
+            stored = await self._store.read(read)
             await self._take_up(stored.records, asked, outbox, found, bad)
         except StoreFailed:
             pass  # counted there; the upstream is asked instead
@@ -275,5 +279,21 @@ class Persistence:
             if number % SLICE == SLICE - 1:
                 await self._clock.sleep(0)
 
-    async def _forget(self, resource: str, since: float, store: Store) -> None:
-        await store.forget(self._catalog, resource, age=self._clock.monotonic() - since)
+    async def _forget(self, resources: list[str], since: float) -> None:
+        try:
+            for resource in resources:
+
+                async def forget(store: Store, resource: str = resource) -> None:
+                    await store.forget(self._catalog, resource, age=self._clock.monotonic() - since)
+
+                await self._store.write(forget)
+        except StoreFailed:
+            with self._home.lock:
+                if asyncio.current_task() in self._forgetting:
+                    self._repairs.begin(None)
+        except asyncio.CancelledError:
+            # Nobody but the end of its loop cancels this.
+            with self._home.lock:
+                if asyncio.current_task() in self._forgetting:
+                    self._repairs.note(None)
+            raise

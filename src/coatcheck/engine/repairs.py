@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from coatcheck.engine.home import Home
     from coatcheck.engine.store import Store
 
-CLEAR_SECONDS: Final = 2.0
-"""How long one attempt to clear may take."""
-
 MOST_DISTRUSTED: Final = 10_000
 """Beyond so many users all are distrusted."""
 
@@ -112,7 +109,7 @@ class Repairs:
             )
         return repair
 
-    def note(self, user: str) -> None:
+    def note(self, user: str | None) -> None:
         """Do the same, but leave the clear to another home: the loop of this one is being shut down."""
         self._under_way.setdefault(user, Repair())
 
@@ -179,7 +176,7 @@ class Repairs:
             self._check_current(user, repair)
             waiting, repair.waiting = repair.waiting, []
         try:
-            await self._store.insist(lambda store: _clear(store, self._catalog, user), seconds=CLEAR_SECONDS)
+            await self._store.insist(lambda store: _clear(store, self._catalog, user))
             applied = True
         except StoreFailed:
             applied = False

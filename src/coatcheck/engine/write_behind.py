@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
+from coatcheck.engine.guarded import ended_in_time
 from coatcheck.engine.keys import encode
 from coatcheck.engine.outbox import Delete, Outbox, Put
 from coatcheck.engine.policy import death
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
     from coatcheck.engine.sessions import Sessions
     from coatcheck.engine.state import State
     from coatcheck.engine.store import Store, StoredSession
-
-OPERATION_SECONDS: Final = 0.25
-"""How long a get waits for the store, and a write may take."""
 
 
 class WriteBehind:
@@ -102,10 +100,10 @@ class WriteBehind:
         self.repairs.moved()
 
     async def caught_up(self, state: State) -> None:
-        """Return when what is waiting to be written of a session now has been, or was given up."""
+        """Return when what is waiting to be written of a session now has been, or was given up; or after `READ_SECONDS`."""
         draining = None if state.outbox is None else state.outbox.draining
         if draining is not None:
-            await asyncio.wait({draining})
+            await ended_in_time(draining, self._clock)
 
     async def settled(self) -> None:
         """Return when nothing is being written."""
@@ -183,7 +181,7 @@ class WriteBehind:
             async def open_(store: Store) -> StoredSession:
                 return checked(await store.open(owner))
 
-            opened = await self._store.write(open_, seconds=OPERATION_SECONDS)
+            opened = await self._store.write(open_)
             if outbox.writes is not writes:
                 return None  # abandoned meanwhile
             outbox.id = opened.id
@@ -201,13 +199,13 @@ class WriteBehind:
                 record = Record(signature, arguments, entry.body, age(entry.started))
                 return Written(await store.put(owner, session, record, keep_for=lifetime - record.age))
 
-            return await self._store.write(put, seconds=OPERATION_SECONDS)
+            return await self._store.write(put)
         which = None if write.key is None else arguments_of(write.resource, write.key, outbox)
 
         async def delete(store: Store) -> Written:
             return Written(await store.delete(owner, session, signature, which, age=age(write.since)))
 
-        return await self._store.write(delete, seconds=OPERATION_SECONDS)
+        return await self._store.write(delete)
 
     def _age(self, since: float) -> float:
         return self._clock.monotonic() - since
