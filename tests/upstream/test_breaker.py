@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import TYPE_CHECKING
 
 import pytest
@@ -114,9 +115,23 @@ class TestClosed:
             request.end(asyncio.CancelledError())
         assert state(breaker) == "open"
 
-    @pytest.mark.parametrize("wrong", [{"threshold": 0}, {"open_for": 0}, {"open_for": 61}])
-    def test_figures_are_checked(self, wrong: dict[str, int]) -> None:
-        with pytest.raises(SettingsError):
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            {"threshold": 0},
+            {"threshold": math.nan},
+            {"threshold": math.inf},
+            {"open_for": 0},
+            {"open_for": 61},
+            {"open_for": math.nan},
+            {"longest": math.nan},
+            {"longest": math.inf},
+        ],
+        ids=str,
+    )
+    def test_a_breaker_that_would_never_open_or_never_close_is_refused(self, wrong: dict[str, float]) -> None:
+        """With a threshold of NaN an upstream that is down would be asked for ever, and nobody be told."""
+        with pytest.raises(SettingsError, match="positive and finite"):
             Breaker(**wrong)  # type: ignore[arg-type]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -82,11 +83,12 @@ class Breaker:
             longest: seconds that it stays open at most.
 
         Raises:
-            SettingsError: a figure is not positive, or the spans contradict each other.
+            SettingsError: a figure is not positive and finite, or the spans contradict each other.
         """
-        if threshold < 1 or not 0 < open_for <= longest:
+        # Asked this way round, since NaN is neither.
+        if not (1 <= threshold < math.inf and 0 < open_for <= longest < math.inf):
             raise SettingsError(
-                "a breaker's threshold and spans must be positive, the longest span the longest"
+                "a breaker's threshold and spans must be positive and finite, the longest span the longest"
             )
         self._clock = SystemClock() if clock is None else clock
         self._threshold = threshold
