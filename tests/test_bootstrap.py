@@ -442,6 +442,9 @@ async def test_the_store_is_where_the_settings_say_and_private(simulator: Simula
     assert not default_keys().exists()
 
 
+OTHER_FILE = "; COATCHECK_STORE, or store in the TOML file, names another file, or `memory` for none"
+
+
 def told_alone(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [each.getMessage() for each in caplog.records if each.name == "coatcheck.bootstrap"]
 
@@ -453,6 +456,7 @@ async def test_a_second_program_goes_without_the_default_store_and_says_so(
     first, second = build_executor(settings), build_executor(settings)
     (warning,) = told_alone(caplog)
     assert warning.startswith("sessions are kept in memory alone and do not survive a restart: the store at ")
+    assert warning.endswith(OTHER_FILE)
     assert second._cache.stats().store is None
     assert await second.get_engagement_id(user_id=ANN) == engagement(simulator, ANN)
     await first.close()
@@ -462,8 +466,11 @@ async def test_a_second_program_goes_without_the_default_store_and_says_so(
 async def test_a_store_that_is_named_must_be_usable(simulator: Simulator, tmp_path: Path) -> None:
     settings = Settings(upstream_url=simulator.url, store=str(tmp_path / "sessions"))
     first = build_executor(settings)
-    with pytest.raises(StoreInUse):
+    with pytest.raises(StoreInUse) as caught:
         build_executor(settings)
+    assert "Redis/Valkey" in str(caught.value)
+    assert str(caught.value).endswith(OTHER_FILE)
+    assert 1 == len(str(caught.value).splitlines())
     await first.close()
     await build_executor(settings).close()
 

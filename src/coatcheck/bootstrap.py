@@ -243,11 +243,17 @@ def session_store(settings: Settings, *, clock: Clock | None = None) -> SQLiteSt
         return SQLiteStore(
             path, keys=KeyRing.at(settings.keys_file()), clock=clock, max_bytes=settings.max_store_bytes
         )
-    except (StoreInUse, StoreFailed, KeysUnusable) as error:
-        if settings.store is not None:
-            raise
-        logger.warning("sessions are kept in memory alone and do not survive a restart: %s", error)
-        return None
+    except StoreInUse as error:
+        # The store itself knows of no settings.
+        failure: StoreInUse | StoreFailed | KeysUnusable = StoreInUse(
+            f"{error}; COATCHECK_STORE, or store in the TOML file, names another file, or `memory` for none"
+        )
+    except (StoreFailed, KeysUnusable) as error:
+        failure = error
+    if settings.store is not None:
+        raise failure
+    logger.warning("sessions are kept in memory alone and do not survive a restart: %s", failure)
+    return None
 
 
 def build_executor(

@@ -122,8 +122,8 @@ class StoreFile:
         if reason is not None:
             raise StoreFailed(f"there can be no store at {path}: {reason}")
         raise StoreInUse(
-            f"the store at {path} is open in another program; one file serves one process: give each a file of its own"
-            " (COATCHECK_STORE), or `memory`. To share sessions between processes takes Redis/Valkey, which this"
+            f"the store at {path} is open in another program, or in another store of this one; one file serves one"
+            " process: give each a file of its own. To share sessions between processes takes Redis/Valkey, which this"
             " version cannot use yet"
         )
 
