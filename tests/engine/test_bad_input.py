@@ -51,7 +51,12 @@ MISTAKES: list[Mistake] = [
     ),
     ("missing in a put", lambda s, w: s.put(w.item, "x"), MissingArgument, "number"),
     ("missing in a lookup", lambda s, w: s.lookup(w.item), MissingArgument, "number"),
-    ("missing in one of many", lambda s, w: s.get_many(w.account, w.item), MissingArgument, "number"),
+    (
+        "missing in one of many",
+        lambda s, w: s.get_many(w.account, w.item),
+        MissingArgument,
+        "item needs the argument 'number', and get_many takes none: use get(item, number=…)",
+    ),
     ("unknown argument", lambda s, w: s.get(w.item, nubmer=1), UnknownArgument, "'nubmer'; it takes: number"),
     ("unknown of none", lambda s, w: s.get(w.account, number=1), UnknownArgument, "it takes: none"),
     ("unknown in a put", lambda s, w: s.put(w.account, 1, number=1), UnknownArgument, "number"),
@@ -114,8 +119,15 @@ async def test_a_missing_argument_of_an_ancestor_is_named(make_cache: MakeCache)
         return second + first
 
     cache = make_cache(Holder(catalog))
-    with pytest.raises(MissingArgument, match="second needs the argument 'number'"):
-        await cache.session("ann").get(third)
+    session = cache.session("ann")
+    for name, call, told in (
+        ("get", session.get, "which third does not take: pass second=…"),
+        ("lookup", session.lookup, "which third does not take: pass second=…"),
+        ("get_many", session.get_many, "and get_many takes none: use get(third, second=…)"),
+    ):
+        with pytest.raises(MissingArgument) as caught:
+            await call(third)
+        assert f"second needs the argument 'number', {told}" == str(caught.value), name
     assert [] == calls
     assert 6 == await cache.session("ann").get(third, second=5)
 

@@ -101,9 +101,14 @@ async def test_a_peek_loads_nothing_and_counts_nothing(
 
 
 async def test_a_peek_at_what_needs_an_argument_says_so(cache: SessionCache[Any], world: World) -> None:
-    """It cannot mean anything."""
-    with pytest.raises(MissingArgument, match="number"):
-        cache.session("ann").peek(world.item)
+    """It cannot mean anything; what to call instead is told, since it takes no argument itself."""
+    for _ in ("empty", "held"):
+        with pytest.raises(MissingArgument) as caught:
+            cache.session("ann").peek(world.item)
+        assert "item needs the argument 'number', and peek takes none: use lookup(item, number=…)" == str(
+            caught.value
+        )
+        await cache.session("ann").get(world.account)
 
 
 async def test_a_peek_works_in_any_thread(cache: SessionCache[Any], world: World) -> None:

@@ -220,8 +220,12 @@ def test_a_missing_argument_is_told_of(upstream: Upstream) -> None:
         return number
 
     with SyncCache(upstream.catalog, connect=upstream.connect) as cache:
-        with pytest.raises(MissingArgument, match="number="):
+        with pytest.raises(MissingArgument, match="pass number="):
             cache.session(ANN).get(item)
+        with pytest.raises(MissingArgument, match="get_many takes none: use get"):
+            cache.session(ANN).get_many(upstream.account, item)
+        with pytest.raises(MissingArgument, match="peek takes none: use lookup"):
+            cache.session(ANN).peek(item)
         assert 3 == cache.session(ANN).get(item, number=3)
 
 

@@ -146,8 +146,12 @@ class Resource(Generic[T]):
                 takes = ", ".join(sorted(known)) or "none"
                 raise UnknownArgument(f"{self.name} takes no argument {name!r}; it takes: {takes}")
 
-    def check_complete(self, passed: typing.Collection[str]) -> None:
+    def check_complete(self, passed: typing.Collection[str], *, bare: str | None = None) -> None:
         """Accept the names of a caller's arguments if they are all that it takes to load this resource.
+
+        Args:
+            passed: their names.
+            bare: of a call that takes no arguments, which it is and what to use instead.
 
         Raises:
             MissingArgument: one is missing, here or of what this resource depends on.
@@ -156,9 +160,34 @@ class Resource(Generic[T]):
             if parameter.name in passed:
                 continue
             if parameter.dependency is None:
-                parameter.value_of_default(self.name)
+                needing = None if parameter.has_default else (self.name, parameter.name)
             else:
-                parameter.dependency.check_complete(())
+                needing = parameter.dependency.needs()
+            if needing is not None:
+                raise MissingArgument(_missing(self.name, parameter.name, *needing, bare=bare))
+
+    def needs(self) -> tuple[str, str] | None:
+        """Return a resource on the way to this one, and the argument that it needs; None if a get can do without."""
+        if self.resolvable:
+            return None
+        for parameter in self.parameters:
+            if parameter.dependency is not None:
+                found = parameter.dependency.needs()
+                if found is not None:
+                    return found
+            elif not parameter.has_default:
+                return self.name, parameter.name
+        return None
+
+
+def _missing(resource: str, argument: str, needing: str, needed: str, *, bare: str | None) -> str:
+    """Say what is missing, and in which of its own arguments the resource that was asked for can be given it."""
+    problem = f"{needing} needs the argument {needed!r}"
+    if bare is not None:
+        return f"{problem}, and {bare}({resource}, {argument}=…)"
+    if needing != resource:
+        problem += f", which {resource} does not take"
+    return f"{problem}: pass {argument}=…"
 
 
 class Declare(typing.Protocol):

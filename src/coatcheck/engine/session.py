@@ -6,7 +6,7 @@ import asyncio
 import inspect
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar, overload
 
 from coatcheck.engine.entry import PER_CALLER, Cleared, Discreet, Entry, Lookup, Outcome
 from coatcheck.engine.home import HomeEnded
@@ -43,6 +43,10 @@ T4 = TypeVar("T4")
 
 # Reading a member of an enum costs as much as a dictionary look-up does.
 HIT = Outcome.HIT
+
+PEEK: Final = "peek takes none: use lookup"
+GET_MANY: Final = "get_many takes none: use get"
+"""Calls without arguments, and what takes them."""
 
 ABSENT: Any = object()
 """What `Session._hit` returns when only a load will do."""
@@ -167,7 +171,11 @@ class Session(Discreet, gc=False, eq=False):
         return await self._load(resource, request) if found is None else found
 
     def peek(self, resource: Resource[T], /) -> Lookup[T] | None:
-        """Return what is held and fresh, or None. No I/O, in any thread; not counted, and no use of the session."""
+        """Return what is held and fresh, or None. No I/O, in any thread; not counted, and no use of the session.
+
+        Raises:
+            MissingArgument, UnknownResource: the call cannot work; what needs an argument is not for this.
+        """
         clock, hits, origin, _ = self._at_hand
         if hits:
             try:
@@ -201,9 +209,10 @@ class Session(Discreet, gc=False, eq=False):
 
         Raises:
             LoadError: as `get()`; the first error is raised. Loads that have begun go on and are kept.
+            MissingArgument, UnknownResource: the call cannot work; what needs an argument is not for this.
         """
         # A lookup shows no value where a task's result is shown, as the loop does when it is debugged.
-        looks = await side_by_side([self.lookup(resource) for resource in resources])
+        looks = await side_by_side([self._one_of_many(resource) for resource in resources])
         return tuple(look.value for look in looks)
 
     async def warm(self) -> None:
@@ -329,6 +338,11 @@ class Session(Discreet, gc=False, eq=False):
         engine.home.check()
         return await engine.home.run(borrow)
 
+    async def _one_of_many(self, resource: Resource[T]) -> Lookup[T]:
+        request = self._request(resource, {}, bare=GET_MANY)
+        found = self._from_memory(resource, request)
+        return await self._load(resource, request) if found is None else found
+
     async def _get(self, resource: Resource[T], options: Mapping[str, object]) -> T:
         # First of all, for the sake of a crowd that asks for what is being loaded.
         flight = None if options else self._at_hand[3].resolver.join(self._user, resource)
@@ -351,7 +365,7 @@ class Session(Discreet, gc=False, eq=False):
             self._engine.ledger.tallies[resource.index].hit_latency.record(ended - now)
         return answer
 
-    def _hit(self, resource: Resource[T], options: Mapping[str, object]) -> T:
+    def _hit(self, resource: Resource[T], options: Mapping[str, object], *, bare: str | None = None) -> T:
         """Do what `get()` does if that is a hit, counted and sampled like one, else return `ABSENT`; no loop is needed."""
         if not options:
             try:
@@ -373,7 +387,7 @@ class Session(Discreet, gc=False, eq=False):
                     return value
             except (LookupError, AttributeError):
                 pass  # as in get()
-        request = self._request(resource, options)
+        request = self._request(resource, options, bare=bare)
         found = self._ready(resource, request)
         if found is None:
             absent: T = ABSENT
@@ -466,7 +480,7 @@ class Session(Discreet, gc=False, eq=False):
         return None if found is None else (state, *found)
 
     def _peek(self, resource: Resource[T]) -> Lookup[T] | None:
-        request = self._request(resource, {})
+        request = self._request(resource, {}, bare=PEEK)
         state = self._attach()
         if state is None:
             return None
@@ -489,7 +503,12 @@ class Session(Discreet, gc=False, eq=False):
         return self._at_hand[0]
 
     def _request(
-        self, resource: Resource[Any], options: Mapping[str, object], *, gets: bool = True
+        self,
+        resource: Resource[Any],
+        options: Mapping[str, object],
+        *,
+        gets: bool = True,
+        bare: str | None = None,
     ) -> Request:
         """Return what the options of a call ask for, having checked that it can be asked here."""
         engine = self._engine
@@ -504,7 +523,7 @@ class Session(Discreet, gc=False, eq=False):
             max_age = passed.pop("max_age", None)
         resource.check_names(passed)
         if gets:
-            resource.check_complete(passed)
+            resource.check_complete(passed, bare=bare)
         if not options:
             return PLAIN
         for name, value in passed.items():

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 from coatcheck.engine.cache import SessionCache
 from coatcheck.engine.entry import Discreet
 from coatcheck.engine.home import HomeEnded, Visit, tell
-from coatcheck.engine.session import ABSENT, Once, Session, options_of
+from coatcheck.engine.session import ABSENT, GET_MANY, Once, Session, options_of
 from coatcheck.errors import ForkedCache, WouldBlockLoop
 
 if TYPE_CHECKING:
@@ -245,7 +245,11 @@ class SyncSession(Discreet, gc=False, eq=False):
         return self._portal.wait(lambda: session._load(resource, request))  # noqa: SLF001
 
     def peek(self, resource: Resource[T], /) -> Lookup[T] | None:
-        """Return what is held and fresh, or None. No I/O; not counted, and no use of the session."""
+        """Return what is held and fresh, or None. No I/O; not counted, and no use of the session.
+
+        Raises:
+            MissingArgument, UnknownResource: the call cannot work; what needs an argument is not for this.
+        """
         return self._session.peek(resource)
 
     @overload
@@ -266,9 +270,10 @@ class SyncSession(Discreet, gc=False, eq=False):
 
         Raises:
             LoadError: as `get()`; the first error is raised. Loads that have begun go on and are kept.
+            MissingArgument, UnknownResource: the call cannot work; what needs an argument is not for this.
         """
         session = self._session
-        values = [session._hit(resource, {}) for resource in resources]  # noqa: SLF001
+        values = [session._hit(resource, {}, bare=GET_MANY) for resource in resources]  # noqa: SLF001
         missing = [resource for resource, value in zip(resources, values, strict=True) if value is ABSENT]
         loaded = iter(self._portal.wait(lambda: session.get_many(*missing)) if missing else ())
         return tuple(next(loaded) if value is ABSENT else value for value in values)
