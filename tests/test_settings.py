@@ -255,24 +255,46 @@ def test_a_token_and_a_password_for_one_user_contradict_each_other(monkeypatch: 
             f"[limits]\nmax_loadz = '{CANARY}'",
             ["setting limits.max_loadz in coatcheck.toml: there is no such setting"],
         ),
-        ("ttl = true", [f"setting COATCHECK_TTL: {DURATION}"]),
-        ("ttl = nan", [f"setting COATCHECK_TTL: {DURATION}"]),
-        ("accounts = 3", ["setting COATCHECK_ACCOUNTS: must be a table"]),
-        ("[limits]\nmax_loads = 'x'", ["setting COATCHECK_LIMITS__MAX_LOADS: must be a whole number"]),
+        ("ttl = true", [f"setting ttl in coatcheck.toml: {DURATION}"]),
+        ("TTL = true", [f"setting ttl in coatcheck.toml: {DURATION}"]),
+        ("ttl = nan", [f"setting ttl in coatcheck.toml: {DURATION}"]),
+        ("accounts = 3", ["setting accounts in coatcheck.toml: must be a table"]),
+        (
+            f"[accounts]\n'{CANARY}' = {{}}",
+            ["setting accounts in coatcheck.toml: password of one account: is missing"],
+        ),
+        (
+            f"token = '{CANARY}'",
+            ["setting token in coatcheck.toml: whose is it? set default_email, too"],
+        ),
+        (
+            f"token = '{CANARY}'\ndefault_email = 'ann'\naccounts.ann = '{CANARY}'",
+            [
+                (
+                    "setting token in coatcheck.toml: its user has a password in accounts in coatcheck.toml, too;"
+                    " give one of them"
+                )
+            ],
+        ),
+        (
+            "[everyone_sees_data_of]\nemail = 'all@example.com'",
+            ["setting everyone_sees_data_of.password in coatcheck.toml: is missing"],
+        ),
+        ("[limits]\nmax_loads = 'x'", ["setting limits.max_loads in coatcheck.toml: must be a whole number"]),
         ('"a\\nb" = 1', ["setting … in coatcheck.toml: there is no such setting"]),
         (
             f"password = {CANARY}",
-            ["setting COATCHECK_CONFIG: coatcheck.toml is not TOML (at line 1, column 12)"],
+            ["the file of settings coatcheck.toml is not TOML (at line 1, column 12)"],
         ),
         (
             f"password = '{CANARY}",
-            ["setting COATCHECK_CONFIG: coatcheck.toml is not TOML (at end of document)"],
+            ["the file of settings coatcheck.toml is not TOML (at end of document)"],
         ),
         (
             "max_body = 0\nstrict_users = 'perhaps'",
             [
-                "setting COATCHECK_MAX_BODY: must be 1 or more",
-                "setting COATCHECK_STRICT_USERS: must be true or false",
+                "setting max_body in coatcheck.toml: must be 1 or more",
+                "setting strict_users in coatcheck.toml: must be true or false",
             ],
         ),
     ],
@@ -280,6 +302,43 @@ def test_a_token_and_a_password_for_one_user_contradict_each_other(monkeypatch: 
 def test_a_wrong_file_is_a_line_for_each_mistake(text: str, lines: list[str]) -> None:
     Path("coatcheck.toml").write_text(text)
     assert complaint() == lines
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "value", "line"),
+    [
+        ("ttl = 5", "TTL", CANARY, f"COATCHECK_TTL: {DURATION}"),
+        ("ttl = true", "MAX_BODY", "5", f"ttl in coatcheck.toml: {DURATION}"),
+        ("limits.max_loads = 'x'", "LIMITS__MAX_BYTES", "5", "limits.max_loads in coatcheck.toml: must be a whole number"),
+        ("limits.max_loads = 5", "LIMITS__MAX_LOADS", "x", "COATCHECK_LIMITS__MAX_LOADS: must be a whole number"),
+        ("limits.max_loads = 5", "LIMITS", '{"max_loads": "x"}', "max_loads in COATCHECK_LIMITS: must be a whole number"),
+        (f"accounts.'{CANARY}' = 3", "ACCOUNTS", '{"bob": "one"}', "accounts in coatcheck.toml: must be a table"),
+        ("accounts.bob = 'one'", "ACCOUNTS", f'{{"{CANARY}": 3}}', "COATCHECK_ACCOUNTS: must be a table"),
+        ("default_email = ''", "TOKEN", CANARY, "default_email in coatcheck.toml: must not be empty"),
+        (
+            f"token = '{CANARY}'\ndefault_email = 'ann'",
+            "ACCOUNTS",
+            f'{{"ann": "{CANARY}"}}',
+            "token in coatcheck.toml: its user has a password in COATCHECK_ACCOUNTS, too; give one of them",
+        ),
+    ],
+)  # fmt: skip
+def test_of_file_and_environment_the_one_is_named_in_which_the_mistake_is_written(
+    text: str, name: str, value: str, line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both may speak of one setting, or of one table; what was overruled is not blamed."""
+    Path("coatcheck.toml").write_text(text)
+    monkeypatch.setenv(f"COATCHECK_{name}", value)
+    assert [f"setting {line}"] == complaint()
+
+
+def test_a_file_that_cannot_be_read_is_named_as_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the variable only if it was the variable that named it."""
+    monkeypatch.setenv("COATCHECK_CONFIG", "named.toml")
+    assert ["setting COATCHECK_CONFIG: named.toml does not exist"] == complaint()
+    with pytest.raises(SettingsError) as caught:
+        load("given.toml")
+    assert "the file of settings given.toml does not exist" == str(caught.value)
 
 
 def test_a_misspelt_key_is_told_with_the_file_that_it_is_in(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -336,7 +395,7 @@ def test_nothing_is_said_of_variables_that_are_read_or_empty(
 
 def test_a_file_that_is_no_text_is_named() -> None:
     Path("coatcheck.toml").write_bytes(b"\xff\xfe")
-    assert complaint() == ["setting COATCHECK_CONFIG: coatcheck.toml is not UTF-8"]
+    assert complaint() == ["the file of settings coatcheck.toml is not UTF-8"]
 
 
 def test_nothing_that_is_printed_of_settings_is_secret_or_somebody() -> None:

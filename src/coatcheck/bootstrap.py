@@ -201,7 +201,8 @@ def check_upstream(settings: Settings) -> str:
     """
     if settings.upstream_url is None:
         raise SettingsError(
-            "setting COATCHECK_UPSTREAM_URL: is missing; set it to the upstream's http(s)://host[:port][/prefix]"
+            "setting COATCHECK_UPSTREAM_URL: is missing; set it, or upstream_url in the TOML file, to the upstream's"
+            " http(s)://host[:port][/prefix]"
         )
     return settings.upstream_url
 

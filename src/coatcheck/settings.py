@@ -42,7 +42,13 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_core import PydanticCustomError
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 from pydantic_settings.exceptions import SettingsError as SourceError
 
 from coatcheck.engine.limits import Limits
@@ -89,6 +95,9 @@ _CLEARER = {
     "mapping_type": "must be a table",
     "dict_type": "must be a table",
 }
+_NO_OWNER: Final = "token_without_owner"
+_TOO_MUCH: Final = "token_and_password"
+
 _PLAIN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 
@@ -239,10 +248,10 @@ class Settings(_Table):
     @model_validator(mode="after")
     def _token_has_an_owner(self) -> Settings:
         if self.token is not None and self.default_email is None:
-            raise SettingsError(f"{PREFIX}TOKEN: whose is it? set {PREFIX}DEFAULT_EMAIL, too")
+            raise PydanticCustomError(_NO_OWNER, "token: whose is it? set default_email, too")
         if self.token is not None and self.default_email in self.accounts:
-            raise SettingsError(
-                f"{PREFIX}TOKEN: its user has a password in {PREFIX}ACCOUNTS, too; give one of them"
+            raise PydanticCustomError(
+                _TOO_MUCH, "token: its user has a password in accounts, too; give one of them"
             )
         return self
 
@@ -287,19 +296,23 @@ def load(config: str | Path | None = None) -> Settings:
         config: the TOML file to read instead of the one that ``COATCHECK_CONFIG`` names.
 
     Raises:
-        SettingsError: for each wrong setting one line that names it; none shows a value.
+        SettingsError: for each wrong setting one line that names it where it is written, by its variable or by its
+            name in the file; none shows a value.
     """
     _warn_of_unknown_variables()
-    given = config if config is not None else os.environ.get(CONFIG) or None
+    named = os.environ.get(CONFIG) or None
+    given = named if config is None else config
     path = Path(DEFAULT_FILE if given is None else given)
-    file = _File(path, _read(path, required=given is not None))
+    what = f"setting {CONFIG}:" if config is None and named is not None else "the file of settings"
+    file = _read(path, what, required=given is not None)
     # Raised below, where no exception that holds the values can become the context.
     try:
         # Not `dict()` alone: it takes what has `keys` for a mapping.
-        return Settings(**dict(iter(_FromEnvironment(**file.written))))
+        return Settings(**dict(iter(_FromEnvironment(**file))))
     except ValidationError as error:
+        written = _Written(path, file, EnvSettingsSource(_FromEnvironment)())
         lines = [
-            _line(problem["loc"], problem["type"], problem["msg"], file)
+            _line(problem["loc"], problem["type"], problem["msg"], written)
             for problem in error.errors(include_input=False)
         ]
     except SourceError as error:
@@ -319,23 +332,52 @@ def _warn_of_unknown_variables() -> None:
             logger.warning("%s is ignored: there is no such setting", shown)
 
 
-class _File(NamedTuple):
-    """A file of settings, and what is written in it."""
+class _Written(NamedTuple):
+    """What is written in a file of settings and in the environment, which wins."""
 
     path: Path
-    written: dict[str, Any]
+    file: dict[str, Any]
+    environment: dict[str, Any]
 
-    def has(self, names: list[str]) -> bool:
-        """Tell whether it is in the file that something is called so."""
-        level: object = self.written
-        for name in names:
-            if not isinstance(level, dict) or name not in level:
+    def in_file(self, names: list[str]) -> bool:
+        """Tell whether it is in the file that what is called so is written; if it is missing, what it belongs to."""
+        for depth in range(len(names), 0, -1):
+            if _has(self.environment, names[:depth]):
                 return False
-            level = level[name]
-        return True
+            if _has(self.file, names[:depth]):
+                return True
+        return False
+
+    def named(self, names: list[str], *, shown: int | None = None) -> str:
+        """Return what a setting is called where it is written.
+
+        Args:
+            names: the setting's, and those of what is in it.
+            shown: how many of them may be shown; the others only say where it is written.
+        """
+        first, *others = names[:shown]
+        if self.in_file(names):
+            return f"{'.'.join([first, *others])} in {self.path}"
+        variable = PREFIX + first.upper()
+        given = {name.upper() for name, value in os.environ.items() if value}
+        full = "__".join([variable, *others]).upper()
+        return f"{'.'.join(others)} in {variable}" if variable in given and full not in given else full
 
 
-def _read(path: Path, *, required: bool) -> dict[str, Any]:
+def _has(level: object, names: list[str]) -> bool:
+    """Tell whether something is called so, from a table to what is in it."""
+    for number, name in enumerate(names):
+        if not isinstance(level, dict):
+            return False
+        # The names of settings are read whatever their case.
+        called = next((each for each in level if each.lower() == name), name) if number == 0 else name
+        if called not in level:
+            return False
+        level = level[called]
+    return True
+
+
+def _read(path: Path, what: str, *, required: bool) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError:
@@ -350,25 +392,28 @@ def _read(path: Path, *, required: bool) -> dict[str, Any]:
         # Its text may quote the file, which holds passwords; the place is enough.
         place = re.search(r"\(at [\w ,]+\)$", str(error))
         problem = f"is not TOML {place[0] if place else ''}".strip()
-    raise SettingsError(f"setting {CONFIG}: {path} {problem}")
+    raise SettingsError(f"{what} {path} {problem}")
 
 
-def _line(place: tuple[int | str, ...], kind: str, message: str, file: _File) -> str:
+def _line(place: tuple[int | str, ...], kind: str, message: str, written: _Written) -> str:
     """Say in one line what is wrong, without the value, and without user ids, which are keys of ``accounts``."""
     if not place:
-        return f"setting {message.removeprefix('Value error, ')}"
+        return f"setting {_of_token(kind, written)}"
     text = _CLEARER.get(kind, message.removeprefix("Value error, ").replace("Input should", "must", 1))
     names = [str(part) for part in place]
     if names[0] == "accounts":
-        field = f"{names[2]} " if len(names) > 2 and _PLAIN_NAME.fullmatch(names[2]) else ""
-        return (
-            f"setting {PREFIX}ACCOUNTS: {field}of one account: {text}"
-            if field
-            else (f"setting {PREFIX}ACCOUNTS: {text}")
-        )
-    plain = all(_PLAIN_NAME.fullmatch(name) for name in names)
-    if kind == "extra_forbidden" and file.has(names):
-        return f"setting {'.'.join(names) if plain else '…'} in {file.path}: {text}"
-    if not plain:
-        return f"setting {PREFIX}…: there is no such setting"
-    return f"setting {PREFIX}{'__'.join(names).upper()}: {text}"
+        field = f"{names[2]} of one account: " if len(names) > 2 and _PLAIN_NAME.fullmatch(names[2]) else ""
+        return f"setting {written.named(names, shown=1)}: {field}{text}"
+    if not all(_PLAIN_NAME.fullmatch(name) for name in names):
+        return f"setting {f'… in {written.path}' if written.in_file(names) else f'{PREFIX}…'}: {text}"
+    return f"setting {written.named(names)}: {text}"
+
+
+def _of_token(kind: str, written: _Written) -> str:
+    token = written.named(["token"])
+    if kind == _NO_OWNER:
+        owner = "default_email" if written.in_file(["token"]) else f"{PREFIX}DEFAULT_EMAIL"
+        return f"{token}: whose is it? set {owner}, too"
+    user = written.environment if _has(written.environment, ["default_email"]) else written.file
+    accounts = written.named(["accounts", str(user.get("default_email"))], shown=1)
+    return f"{token}: its user has a password in {accounts}, too; give one of them"

@@ -231,7 +231,7 @@ def test_two_wrong_settings_are_two_lines(coatcheck: Coatcheck) -> None:
     ended = coatcheck("get", "endpoints", "--user", ANN)
     assert (ended.code, ended.out) == (2, "")
     assert ended.err.splitlines() == [
-        "coatcheck: setting COATCHECK_MAX_BODY: must be 1 or more",
+        "coatcheck: setting max_body in coatcheck.toml: must be 1 or more",
         "coatcheck: setting upstream in coatcheck.toml: there is no such setting",
     ]
 
