@@ -13,7 +13,8 @@ import pytest
 from cli.conftest import Coatcheck
 from cli.stored import ANN, ARGUMENT, AUTHORITY, BOB, HOUR, VALUE, Shelf, shelf
 from coatcheck.bootstrap import session_store
-from coatcheck.settings import Settings
+from coatcheck.settings import Settings, default_keys
+from coatcheck.stores.key_ring import KeyRing
 
 __all__ = ["shelf"]
 
@@ -87,6 +88,52 @@ def test_without_the_right_keys_nobody_is_named(shelf: Shelf) -> None:
     ended = shelf.call("sessions", "list", "--reveal", "--keys", shelf.strange_keys())
     assert (1, "coatcheck: 2 of 2 sessions do not open with these keys\n") == (ended.code, ended.err)
     assert [["?", "?"]] * 2 == [line.split()[-2:] for line in ended.out.splitlines()[1:]]
+
+
+def test_the_keys_beside_a_store_that_is_named_come_before_the_default_ones(shelf: Shelf) -> None:
+    """Nobody has to name the keys that a program's own store made for itself."""
+    KeyRing.drawn().write(default_keys())
+    shelf.fill(ANN)
+    assert ANN in shelf.call("sessions", "list", "--reveal", revealed=True).out
+
+
+def test_keys_that_are_named_come_before_those_beside_the_store_and_it_says_so(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An option before a setting, and a setting before what lies there; where they do not open it, which they were."""
+    shelf.fill(ANN)
+    strange = shelf.strange_keys()
+    monkeypatch.setenv("COATCHECK_KEYS", strange)
+    told = f"with the keys at {strange}: --keys {shelf.keys} takes those beside the store"
+    for arguments, complaint in (
+        (("list", "--reveal"), f"1 of 1 sessions do not open {told}"),
+        (("show", "--user", ANN), f"there is no session of this user that opens: 1 do not {told}"),
+        (("clear", "--user", ANN), f"there is no session of this user that opens: 1 do not {told}"),
+    ):
+        ended = shelf.call("sessions", *arguments)
+        assert (1, f"coatcheck: {complaint}\n") == (ended.code, ended.err)
+
+    monkeypatch.setenv("COATCHECK_KEYS", str(shelf.keys))
+    ended = shelf.call("sessions", "list", "--reveal", "--keys", strange)
+    assert (1, "coatcheck: 1 of 1 sessions do not open with these keys\n") == (ended.code, ended.err)
+    assert ANN in shelf.call("sessions", "list", "--reveal", revealed=True).out
+
+    nowhere = str(shelf.path.with_name("none"))
+    monkeypatch.setenv("COATCHECK_KEYS", nowhere)
+    ended = shelf.call("sessions", "list", "--reveal")
+    assert (
+        1,
+        f"there is no file of keys at {nowhere}: --keys {shelf.keys} takes those beside the store",
+    ) == (ended.code, ended.complaint)
+
+
+@pytest.mark.parametrize("command", [("sessions", "list", "--reveal"), ("store", "check")])
+def test_a_store_whose_path_has_no_name_is_refused_in_one_line(
+    coatcheck: Coatcheck, command: tuple[str, ...]
+) -> None:
+    """There is no name to look for keys by."""
+    ended = coatcheck(*command, "--store", "/")
+    assert (1, "there ") == (ended.code, ended.complaint[:6])
 
 
 def test_list_needs_no_keys(shelf: Shelf) -> None:

@@ -48,6 +48,7 @@ def test_entries_that_do_not_open_are_exit_1(shelf: Shelf) -> None:
     shelf.fill(ANN, BOB)
     ended = shelf.call("store", "check", "--keys", shelf.strange_keys(), "--json")
     assert (1, 0, 4) == (ended.code, json.loads(ended.out)["opened"], json.loads(ended.out)["rejected"])
+    assert "coatcheck: 4 of 4 entries do not open with these keys\n" == ended.err
 
     with sqlite3.connect(shelf.path) as connection:
         # An entry of one under the name of the other.
@@ -56,6 +57,7 @@ def test_entries_that_do_not_open_are_exit_1(shelf: Shelf) -> None:
     ended = shelf.call("store", "check")
     assert 1 == ended.code
     assert "open         1\ndo not open  3\n" in ended.out
+    assert f"coatcheck: 3 of 4 entries do not open with the keys at {shelf.keys}\n" == ended.err
 
 
 def test_a_damaged_file_is_exit_1(shelf: Shelf) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from coatcheck.cli import FAILED
 from coatcheck.cli.mistake import Mistake
 from coatcheck.errors import KeysUnusable, StoreInUse
 from coatcheck.stores.key_ring import TAG, KeyRing
@@ -25,7 +27,8 @@ Keys = Annotated[
     Path | None,
     Parameter(
         name="--keys",
-        help="The file of its keys, instead of that of the settings or the one beside the file that --store names.",
+        help="The file of its keys. Without it: the one that the settings name; if they name none, of a store that"
+        " --store names, the one of the same name that ends in .keys; else the one in the folder for the user's settings.",
     ),
 ]
 Config = Annotated[
@@ -69,19 +72,45 @@ class Place:
         if TAG not in str(path) and not path.exists():
             if not needed and self._keys is None:
                 return None
-            raise KeysUnusable(f"there is no file of keys at {path}: --keys names the one of this store")
+            raise KeysUnusable(
+                f"there is no file of keys at {path}: {self._others() or '--keys names the one of this store'}"
+            )
         return KeyRing.read(path)
+
+    def tried(self) -> str:
+        """Return with which keys the store was looked into, to be told where something does not open."""
+        if self._keys is not None:
+            return "with these keys"
+        others = self._others()
+        return f"with the keys at {self._keys_file()}{others and f': {others}'}"
+
+    def unopened(self, number: int, of: str) -> int:
+        """Say that some of what is stored does not open, and with which keys; return the exit code."""
+        sys.stdout.flush()
+        sys.stderr.write(f"coatcheck: {number:,} of {of} do not open {self.tried()}\n")
+        return FAILED
 
     def _keys_file(self) -> Path:
         if self._keys is not None:
             return self._keys
         settings = self._settings()
-        if settings.keys is None and self._store is not None:
-            # Where a `SQLiteStore` that was given none has its own.
-            beside = self._store.resolve().with_suffix(".keys")
-            if beside.exists():
-                return beside
+        # What somebody named comes before what happens to lie there.
+        if settings.keys is None and self._store is not None and self._beside().exists():
+            return self._beside()
         return settings.keys_file()
+
+    def _beside(self) -> Path:
+        """Return where a `SQLiteStore` that was given no keys has its own."""
+        path = self.file().resolve()
+        # The root of all folders has no name; that it is no store is said where it is opened.
+        return path.with_suffix(".keys") if path.name else path / ".keys"
+
+    def _others(self) -> str:
+        """Return a hint at the keys beside the store, if there are some that were not taken; else nothing."""
+        beside = self._beside()
+        if not beside.exists() or (self._keys or self._keys_file()).resolve() == beside.resolve():
+            return ""
+        return f"--keys {beside} takes those beside the store"
 
     def _settings(self) -> Settings:
         if self._read is None:

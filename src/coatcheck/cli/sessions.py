@@ -1,13 +1,11 @@
 """``coatcheck sessions``: what is stored, by pseudonyms, and its end."""
 
 import re
-import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 from cyclopts import App, Parameter
 
-from coatcheck.cli import FAILED
 from coatcheck.cli.columns import columns, printable, span
 from coatcheck.cli.mistake import Mistake
 from coatcheck.cli.place import Config, Json, Keys, Place, Store, alone
@@ -56,7 +54,7 @@ def list_(
     else:
         _show_list(infos, owners)
     unopened = 0 if owners is None else sum(owners.get(info.owner) is None for info in infos)
-    return _unopened(unopened, f"{len(infos):,} sessions") if unopened else 0
+    return place.unopened(unopened, f"{len(infos):,} sessions") if unopened else 0
 
 
 def show(
@@ -90,7 +88,7 @@ def show(
         if user is not None:
             wanted, unopened = contents.sessions_of(user)
             if not wanted:
-                raise StoreFailed(_nothing_of_them(unopened))
+                raise StoreFailed(_nothing_of_them(unopened, place))
         found = [each for each in map(contents.session, wanted) if each is not None]
     if not found:
         raise StoreFailed("there is no such session")
@@ -101,7 +99,7 @@ def show(
             _show_session(each, reveal=reveal)
     entries = [entry for each in found for entry in each.entries]
     unopened = 0 if ring is None else sum(entry.contents is None for entry in entries)
-    return _unopened(unopened, f"{len(entries):,} entries") if unopened else 0
+    return place.unopened(unopened, f"{len(entries):,} entries") if unopened else 0
 
 
 def clear(
@@ -140,7 +138,7 @@ def clear(
     if not ended and pseudonym is not None:
         raise StoreFailed("there is no such session")
     if not ended and unopened:
-        raise StoreFailed(_nothing_of_them(unopened))
+        raise StoreFailed(_nothing_of_them(unopened, place))
     print(f"cleared {ended:,} {'session' if ended == 1 else 'sessions'}")
     return 0
 
@@ -160,15 +158,9 @@ def _checked(pseudonym: str) -> str:
     return pseudonym.lower()
 
 
-def _nothing_of_them(unopened: int) -> str:
+def _nothing_of_them(unopened: int, place: Place) -> str:
     nothing = "there is no session of this user"
-    return f"{nothing} that opens: {unopened:,} do not with these keys" if unopened else nothing
-
-
-def _unopened(number: int, of: str) -> int:
-    sys.stdout.flush()
-    sys.stderr.write(f"coatcheck: {number:,} of {of} do not open with these keys\n")
-    return FAILED
+    return f"{nothing} that opens: {unopened:,} do not {place.tried()}" if unopened else nothing
 
 
 def _print(shown: object) -> None:

@@ -37,7 +37,9 @@ def check(*, json: Json = False, store: Store = None, keys: Keys = None, config:
         print(msgspec.json.encode(shown).decode())
     else:
         _show(checked, entries)
-    return FAILED if checked.problems or checked.rejected else 0
+    if checked.rejected:
+        return place.unopened(checked.rejected, f"{(checked.opened or 0) + checked.rejected:,} entries")
+    return FAILED if checked.problems else 0
 
 
 def compact(*, json: Json = False, store: Store = None, config: Config = None) -> int:
