@@ -364,6 +364,35 @@ def test_what_ipc_needs_is_named_with_how_to_install_it() -> None:
     )
 
 
+@pytest.mark.parametrize("missing", ["platformdirs", "pydantic", "pydantic_settings"])
+@pytest.mark.parametrize("module", ["settings", "bootstrap"])
+def test_what_settings_need_is_named_with_how_to_install_it(module: str, missing: str) -> None:
+    """They are imported by name, past the face of the package."""
+    done = run(
+        f"import sys; sys.modules['{missing}'] = None\n"
+        "from coatcheck.errors import MissingExtra\n"
+        "try:\n"
+        f"    import coatcheck.{module}\n"
+        "except MissingExtra as error:\n"
+        "    print(error, error.name)\n"
+    )
+    assert done.stdout == f"coatcheck.settings needs {missing}: install coatcheck[ipc] {missing}\n", (
+        done.stderr
+    )
+
+
+def test_what_the_simulator_needs_is_named_with_how_to_install_it() -> None:
+    """It knows nothing of the rest of the package, and so not its errors."""
+    done = run(
+        "import sys; sys.modules['aiohttp'] = None\n"
+        "try:\n"
+        "    from coatcheck.simulator import Simulator\n"
+        "except ModuleNotFoundError as error:\n"
+        "    print(error, error.name)\n"
+    )
+    assert done.stdout == "coatcheck.simulator needs aiohttp: install coatcheck[ipc] aiohttp\n", done.stderr
+
+
 def test_other_names_are_missing_as_usual() -> None:
     done = run("import coatcheck\nprint(hasattr(coatcheck, 'no_such_name'))")
     assert done.stdout == "False\n"

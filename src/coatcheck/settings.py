@@ -31,30 +31,35 @@ from pathlib import Path
 from typing import Annotated, Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
-from platformdirs import user_config_path, user_data_path
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationError,
-    model_validator,
-)
-from pydantic_core import PydanticCustomError
-from pydantic_settings import (
-    BaseSettings,
-    EnvSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
-from pydantic_settings.exceptions import SettingsError as SourceError
-
 from coatcheck.engine.limits import Limits
-from coatcheck.errors import SettingsError
+from coatcheck.errors import MissingExtra, SettingsError
 from coatcheck.stores.key_ring import TAG
 from coatcheck.upstream.tokens import sendable
+
+try:
+    from platformdirs import user_config_path, user_data_path
+    from pydantic import (
+        AfterValidator,
+        BaseModel,
+        BeforeValidator,
+        ConfigDict,
+        Field,
+        SecretStr,
+        ValidationError,
+        model_validator,
+    )
+    from pydantic_core import PydanticCustomError
+    from pydantic_settings import (
+        BaseSettings,
+        EnvSettingsSource,
+        PydanticBaseSettingsSource,
+        SettingsConfigDict,
+    )
+    from pydantic_settings.exceptions import SettingsError as SourceError
+except ModuleNotFoundError as missing:
+    raise MissingExtra(
+        f"coatcheck.settings needs {missing.name}: install coatcheck[ipc]", name=missing.name
+    ) from None
 
 logger = logging.getLogger("coatcheck.settings")
 

@@ -11,6 +11,13 @@ Example::
         simulator.calls()["by_path"]
 """
 
+try:
+    import aiohttp  # noqa: F401 - most of what follows needs it; here it can be said how to get it
+except ModuleNotFoundError as missing:
+    raise ModuleNotFoundError(
+        "coatcheck.simulator needs aiohttp: install coatcheck[ipc]", name=missing.name
+    ) from None
+
 from coatcheck.simulator.app import Simulator
 from coatcheck.simulator.faults import KINDS, BadFault
 from coatcheck.simulator.routes import NAMES
