@@ -60,7 +60,7 @@ def check_calls(calls: dict[str, Any]) -> None:
     assert calls.keys() == {"without", "with", "saved_percent", "by_path"}
     assert calls["without"] == 3 * (1 + 2 * CALLS_UNCACHED)
     assert calls["with"] == 3 * (1 + CALLS_COLD + CALLS_WARM)
-    assert calls["saved_percent"] == round(100 * (1 - calls["with"] / calls["without"]), 2)
+    assert calls["saved_percent"] == 1000 * (calls["without"] - calls["with"]) // calls["without"] / 10
     by_path = {path: (each["without"], each["with"]) for path, each in calls["by_path"].items()}
     assert by_path == {
         "engagements": (42, 3),
@@ -147,6 +147,32 @@ def test_without_json_it_is_a_table_that_never_rounds_up_to_all(
         "foreign answers seen 4",
     ):
         assert row in rows
+
+
+def test_table_and_json_give_the_same_percentages(
+    coatcheck: Coatcheck, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both are cut after one decimal: rounded, the one would say that all is saved and the other not."""
+    compared = comparison.UpstreamCalls.compared(
+        {"engagements": 10_000, "zones": 57, "auth": 3, "endpoints": 2},
+        {"engagements": 1, "zones": 10, "auth": 2, "endpoints": 0},
+    )
+
+    async def compare(simulated: SimulatorSettings, *, passes: int) -> comparison.Report:
+        return msgspec.structs.replace(report(simulated, passes, 0, 0), upstream_calls=compared)
+
+    monkeypatch.setattr(comparison, "compare", compare)
+    calls = figures(coatcheck("demo", "--json").out)["upstream_calls"]
+    shown = {name: each["saved_percent"] for name, each in calls["by_path"].items()}
+    assert {"engagements": 99.9, "zones": 82.4, "auth": 33.3, "endpoints": 100.0} == shown
+    assert 99.8 == calls["saved_percent"]
+    rows = [
+        " ".join(line.replace("│", " ").split()).rsplit(maxsplit=2)
+        for line in coatcheck("demo").out.splitlines()
+    ]
+    table = {row[0].split()[0]: row[1] for row in rows if row and row[-1] == "%"}
+    named = {"log-ins" if name == "auth" else name: f"{each:.1f}" for name, each in shown.items()}
+    assert {**named, "all": "99.8"}.items() <= table.items()
 
 
 def test_an_upstream_that_fails_is_one_line_and_exit_1(
