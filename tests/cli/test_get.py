@@ -12,6 +12,16 @@ from pathlib import Path
 import pytest
 
 from cli.conftest import Coatcheck, Ended
+from coatcheck.cli.next_step import next_step
+from coatcheck.errors import (
+    BadUpstreamBody,
+    BreakerOpen,
+    LoadError,
+    LoadTimeout,
+    NoCredentials,
+    RateLimited,
+    UpstreamTimeout,
+)
 from coatcheck.settings import default_keys, default_store
 from coatcheck.simulator import Settings, Simulator
 from coatcheck.stores.key_ring import KeyRing
@@ -23,6 +33,11 @@ TWO = "user-0002@tenant-0002.example"
 
 CANARY = "c4n4ry-pa55word"
 NAMES = "engagement_data, paas_engagement_id, ipc_engagement_id, endpoints, business_units, environments_list, zones_list"
+
+URL = "upstream_url (COATCHECK_UPSTREAM_URL)"
+LOGGED_IN = (
+    "what this user is logged in with is set by accounts (COATCHECK_ACCOUNTS) or token (COATCHECK_TOKEN)"
+)
 
 Get = Callable[..., Awaitable[Ended]]
 
@@ -156,20 +171,24 @@ async def test_a_user_without_an_account_is_told_where_to_put_one(get: Get, simu
 
 
 @pytest.mark.parametrize(
-    ("fault", "part"),
+    ("status", "step"),
     [
-        ({"kind": "status", "status": 403, "path": "endpoints"}, "403"),
-        ({"kind": "status", "status": 500, "path": "endpoints"}, "500"),
-        ({"kind": "status", "status": 404, "path": "endpoints"}, "404"),
+        (403, "this user's account needs the right to it at the upstream"),
+        (500, "the fault is the upstream's: try again later"),
+        (404, f"check --user and --arg, and the prefix in {URL}"),
+        (410, f"check --user and --arg, and the prefix in {URL}"),
+        (429, "try again later"),
+        (301, f"check scheme, host and prefix in {URL}"),
+        (401, LOGGED_IN),
     ],
 )
-async def test_an_upstream_error_is_one_line_and_exit_1(
-    get: Get, simulator: Simulator, fault: dict[str, object], part: str
+async def test_an_upstream_error_is_one_line_with_what_to_do_and_exit_1(
+    get: Get, simulator: Simulator, status: int, step: str
 ) -> None:
-    simulator.set_faults([fault])
+    """What happened, and what can be done about it by whoever ran the command."""
+    simulator.set_faults([{"kind": "status", "status": status, "path": "endpoints"}])
     ended = await get("endpoints", "--user", ANN)
-    assert ended.code == 1
-    assert part in ended.complaint
+    assert (ended.code, ended.complaint) == (1, f"the upstream answered {status}; {step}")
 
 
 async def test_a_refused_log_in_is_one_line_and_exit_1(get: Get, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,7 +196,7 @@ async def test_a_refused_log_in_is_one_line_and_exit_1(get: Get, monkeypatch: py
     ended = await get("endpoints", "--user", ANN)
     assert (ended.code, ended.complaint) == (
         1,
-        "the log-in was refused: check the e-mail and the password of this user's account",
+        f"the log-in was refused: check the e-mail and the password of this user's account; {LOGGED_IN}",
     )
 
 
@@ -185,7 +204,26 @@ async def test_an_upstream_that_is_not_there_is_one_line_and_exit_1(get: Get, si
     await simulator.close()
     ended = await get("endpoints", "--user", ANN)
     assert ended.code == 1
-    assert ended.complaint.startswith("the connection to the upstream failed")
+    assert ended.complaint.startswith("the connection to the upstream failed (")
+    assert ended.complaint.endswith(f"); check {URL}, and that it can be reached from here")
+
+
+@pytest.mark.parametrize(
+    ("error", "step"),
+    [
+        (RateLimited("…", retry_after=2.1), "try again in 3 s"),
+        (RateLimited("…"), "try again later"),
+        (BreakerOpen("…", retry_after=7.0), "try again in 7 s"),
+        (BreakerOpen("…"), "try again later"),
+        (LoadTimeout("…"), f"try again later; if it never answers, check {URL}"),
+        (UpstreamTimeout("…"), f"try again later; if it never answers, check {URL}"),
+        (BadUpstreamBody("…"), f"check that {URL} is that of the API, and no page or proxy before it"),
+        (NoCredentials("…"), None),
+    ],
+)
+def test_what_to_do_depends_on_what_failed(error: LoadError, step: str | None) -> None:
+    """None for what says it itself."""
+    assert step == next_step(error)
 
 
 def write(path: Path, text: str) -> None:

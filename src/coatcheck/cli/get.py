@@ -9,8 +9,10 @@ import msgspec
 from cyclopts import Parameter
 
 from coatcheck.cli.mistake import Mistake
+from coatcheck.cli.next_step import next_step
 from coatcheck.errors import (
     InvalidKey,
+    LoadError,
     MissingArgument,
     UnknownArgument,
     UnknownResource,
@@ -51,6 +53,8 @@ async def get(
 
     What is loaded is stored, sealed, in the file that the settings name (``store``), and is there the next time.
 
+    If the upstream fails, one line says how and what to do about it, and the exit code is 1.
+
     Parameters
     ----------
     resource
@@ -68,6 +72,11 @@ async def get(
         look = await _look_up(settings, wanted, user, arguments, refresh=refresh)
     except (UnknownResource, UnknownArgument, MissingArgument, InvalidKey) as error:
         raise Mistake(str(error)) from None
+    except LoadError as error:
+        step = next_step(error)
+        if step is None:
+            raise
+        raise LoadError(f"{error}; {step}") from None
     _show(wanted, look, as_json=json)
     return 0
 
