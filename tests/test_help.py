@@ -5,10 +5,15 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import pydoc
+import re
+from pathlib import Path
 
 import pytest
 
 import coatcheck
+from coatcheck import Session, SessionCache
+
+GUIDE = Path(__file__).parents[1] / "docs" / "guide.md"
 
 MODULES = [
     "coatcheck",
@@ -24,3 +29,13 @@ MODULES = [
 def test_help_is_shown(module: str) -> None:
     """The signature of a Struct needs the names in its annotations, which must be there when it is shown."""
     assert module in pydoc.plain(pydoc.render_doc(importlib.import_module(module)))
+
+
+@pytest.mark.parametrize(("name", "shown"), [("cache", SessionCache), ("session", Session)])
+def test_the_guide_has_a_row_for_every_call_and_for_no_other(name: str, shown: type) -> None:
+    """A call that is not in the tables is found by nobody who does not read the source."""
+    rows = [line for line in GUIDE.read_text("utf-8").splitlines() if line.startswith("| `")]
+    named = {call for row in rows for call in re.findall(rf"{name}\.(\w+)\(", row.split(" | ")[0])}
+    assert named == {
+        each for each in dir(shown) if not each.startswith("_") and callable(getattr(shown, each))
+    }
