@@ -52,7 +52,8 @@ async def test_nobody_else_may_read_what_it_makes(tmp_path: Path, fake_clock: Fa
     finally:
         os.umask(old)
 
-    names = {f"sessions{suffix}" for suffix in (".db", ".db-wal", ".db-shm", ".db.lock", ".keys")}
+    beside = (".db", ".db-wal", ".db-shm", ".db.lock", ".db.clears", ".keys")
+    names = {f"sessions{suffix}" for suffix in beside}
     assert dict.fromkeys(names, 0o600) == found
     assert (0o700, 0o700) == (mode(tmp_path / "one"), mode(tmp_path / "one" / "two"))
 
@@ -66,10 +67,11 @@ async def test_a_file_that_others_may_read_is_made_private(rig: Rig) -> None:
         assert [0o600] * 3 == [mode(Path(f"{rig.path}{suffix}")) for suffix in ("", "-wal", "-shm")]
 
 
-async def test_closed_it_leaves_one_file_and_its_lock(rig: Rig) -> None:
+async def test_closed_it_leaves_one_file_its_lock_and_its_list_of_clears(rig: Rig) -> None:
     async with rig.open() as store:
         await store.open(ANN)
-    assert {"sessions.db", "sessions.db.lock"} == {each.name for each in rig.path.parent.iterdir()}
+    left = {each.name for each in rig.path.parent.iterdir()}
+    assert {"sessions.db", "sessions.db.lock", "sessions.db.clears"} == left
 
 
 async def test_without_keys_it_makes_a_file_of_keys_and_says_where(

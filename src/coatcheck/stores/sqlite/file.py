@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from coatcheck.errors import StoreFailed, StoreInUse
 from coatcheck.stores.sqlite.place import MARK, beside, check_place, exists, size, unwritable
 from coatcheck.stores.sqlite.schema import migrate
+from coatcheck.stores.sqlite.tombstones import Tombstones
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -87,6 +88,9 @@ class StoreFile:
         path: where. Folders that are missing are made, for this user alone.
         clock: dates what is moved aside.
 
+    Attributes:
+        tombstones: the clears that could not be applied to it yet.
+
     Raises:
         StoreInUse: another process, or another store of this one, has it.
         StoreFailed: there can be no file there, or there is one that is not a store's; then nothing was touched.
@@ -97,6 +101,7 @@ class StoreFile:
         self._log = beside(path, "-wal")
         self._clock = clock
         self._lock: int | None = None
+        self.tombstones = Tombstones(beside(path, ".clears"))
         if sqlite3.sqlite_version_info < OLDEST_SQLITE:
             oldest = ".".join(map(str, OLDEST_SQLITE))
             raise StoreFailed(
@@ -112,10 +117,14 @@ class StoreFile:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.fstat(self._lock).st_size == 0:
                 os.pwrite(self._lock, MARK, 0)
+            self.tombstones.open()
         except BlockingIOError:
             pass
         except (OSError, ValueError) as error:
             reason = (isinstance(error, OSError) and error.strerror) or "no usable path"
+        except StoreFailed:
+            self.release()
+            raise
         else:
             return
         self.release()
@@ -130,6 +139,7 @@ class StoreFile:
     def release(self) -> None:
         """Let another process have it. In a forked child: let go of what it inherited."""
         lock, self._lock = self._lock, None
+        self.tombstones.close()
         if lock is not None:
             with contextlib.suppress(OSError):
                 os.close(lock)

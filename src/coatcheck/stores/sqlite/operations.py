@@ -17,13 +17,15 @@ from coatcheck.stores.sqlite.schema import (
     RAISE_FLOOR,
 )
 from coatcheck.stores.sqlite.tables import fetch, unseal
+from coatcheck.stores.sqlite.tombstones import Grave
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from coatcheck.engine.store import Owner, Record
     from coatcheck.stores.seal import Seal
     from coatcheck.stores.sqlite.tables import Fetched, Tables
+    from coatcheck.stores.sqlite.tombstones import Stone
 
 T = TypeVar("T")
 
@@ -54,6 +56,10 @@ class Operation(Call[T]):
         """Do it and return the answer."""
         raise NotImplementedError
 
+    def stones(self, seal: Seal) -> Iterable[Stone]:  # noqa: ARG002 - what most have none of
+        """Return what is noted, so that it is done after a restart, if it cannot be done now."""
+        return ()
+
 
 class Open(Operation[StoredSession]):
     """Bring an owner's session. The reader answers it, unless there is something to be written: then the writer does.
@@ -76,7 +82,7 @@ class Open(Operation[StoredSession]):
         """Make the session, or remove what did not open."""
         if self.session is None:
             # Somebody may have made it meanwhile.
-            fetched = fetch(tables.connection, tables.seal, tables.dates, self.owner)
+            fetched = fetch(tables.connection, tables.seal, tables.dates, tables.tombstones, self.owner)
             if fetched is None:
                 return self._begin(tables)
             self.take(tables.seal, fetched)
@@ -216,6 +222,10 @@ class Clear(Operation[None]):
         filed = (each.digest for each in tables.seal.owners(self.owner))
         tables.end(tables.sessions_of("owner", filed))
 
+    def stones(self, seal: Seal) -> Iterable[Stone]:
+        """Return that the owner's session is to be ended."""
+        return [(Grave.OWNER, each.digest) for each in seal.owners(self.owner)]
+
 
 class ClearAll(Operation[None]):
     """End every session of a catalog. Their entries, which nobody can open any more, are swept."""
@@ -234,6 +244,10 @@ class ClearAll(Operation[None]):
         tables.end(tables.sessions_of("catalog", filed), entries=False)
         tables.seal.forget_all()
 
+    def stones(self, seal: Seal) -> Iterable[Stone]:
+        """Return that all of the catalog's are."""
+        return [(Grave.CATALOG, each.digest) for each in seal.catalogs(self.catalog)]
+
 
 class Chore:
     """Something that the writer does between transactions.
@@ -248,6 +262,17 @@ class Chore:
     def __init__(self, work: Callable[[], Any], call: Call[Any] | None = None) -> None:
         self.work = work
         self.call = call
+
+
+def end_buried(tables: Tables, stones: Iterable[Stone]) -> None:
+    """End the sessions that tombstones are of. Their entries, which nobody can open any more, are swept."""
+    columns = {Grave.OWNER: "owner", Grave.CATALOG: "catalog"}
+    for grave, digest in stones:
+        ended = (
+            tables.all_sessions() if grave is Grave.EVERYONE else tables.sessions_of(columns[grave], [digest])
+        )
+        tables.end(ended, entries=False)
+    tables.seal.forget_all()
 
 
 def run_puts(tables: Tables, puts: Sequence[Put]) -> int:

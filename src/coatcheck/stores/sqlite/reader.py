@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from coatcheck.stores.sqlite.dates import Dates
     from coatcheck.stores.sqlite.operations import Open
     from coatcheck.stores.sqlite.tables import Tables
+    from coatcheck.stores.sqlite.tombstones import Tombstones
     from coatcheck.stores.sqlite.writer import Writer
 
 MAX_TURN: Final = 32
@@ -34,11 +35,12 @@ class Reader:
         asked: where they are put; None ends the thread, and then the writer's.
     """
 
-    def __init__(self, writer: Writer, seal: Seal, dates: Dates) -> None:
+    def __init__(self, writer: Writer, seal: Seal, dates: Dates, tombstones: Tombstones) -> None:
         self.asked: queue.SimpleQueue[Open | None] = queue.SimpleQueue()
         self._writer = writer
         self._seal = seal
         self._dates = dates
+        self._tombstones = tombstones
         self._ending = False
 
     def run(self) -> None:
@@ -111,7 +113,7 @@ class Reader:
 
     def _fetch(self, connection: sqlite3.Connection, each: Open) -> Fetched | StoreFailed | None:
         try:
-            return fetch(connection, self._seal, self._dates, each.owner)
+            return fetch(connection, self._seal, self._dates, self._tombstones, each.owner)
         except sqlite3.Error:
             raise
         except CoatcheckError as error:

@@ -4,8 +4,8 @@ What a clear promises, it does before it returns: the session's row is gone and 
 disk, and the write-ahead log is emptied. Puts are as safe as the operating system is; a power cut may take the last.
 Deletes are on the disk when they return.
 
-Beside the file ``<path>`` lie ``<path>-wal`` and ``<path>-shm`` while it is open, ``<path>.lock``, which stays, and the
-file of keys. It must be on a local disk.
+Beside the file ``<path>`` lie ``<path>-wal`` and ``<path>-shm`` while it is open, ``<path>.lock`` and ``<path>.clears``,
+which stay, and the file of keys. It must be on a local disk.
 """
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ class _Threads:
     def __init__(self, file: StoreFile, seal: Seal, dates: Dates, max_bytes: int) -> None:
         self.writer = Writer(file, seal, dates, max_bytes)
         self._file = file
-        self._reader = Reader(self.writer, seal, dates)
+        self._reader = Reader(self.writer, seal, dates, file.tombstones)
         # Held while something is put into a queue, so that nothing is put there behind the end.
         self._gate = threading.Lock()
         self._closed = False

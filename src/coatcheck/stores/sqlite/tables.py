@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from coatcheck.engine.store import Owner
     from coatcheck.stores.seal import Seal
     from coatcheck.stores.sqlite.dates import Dates
+    from coatcheck.stores.sqlite.tombstones import Tombstones
 
 KNOWN_SESSIONS: Final = 10_000
 """Sessions whose rows need not be looked up before a put."""
@@ -48,12 +49,14 @@ class Ended(NamedTuple):
     id: bytes
 
 
-def fetch(connection: sqlite3.Connection, seal: Seal, dates: Dates, owner: Owner) -> Fetched | None:
+def fetch(
+    connection: sqlite3.Connection, seal: Seal, dates: Dates, tombstones: Tombstones, owner: Owner
+) -> Fetched | None:
     """Return what is stored of an owner and may still be served; None if there is no session that can be used.
 
     Needs no transaction: the number of a session that ends between the two looks is never given to another.
     """
-    found = find(connection, seal, owner)
+    found = find(connection, seal, tombstones, owner)
     if found is None:
         return None
     number, key, opened = found
@@ -62,8 +65,12 @@ def fetch(connection: sqlite3.Connection, seal: Seal, dates: Dates, owner: Owner
     return Fetched(number, key, opened, rows, now)
 
 
-def find(connection: sqlite3.Connection, seal: Seal, owner: Owner) -> tuple[int, SessionKey, float] | None:
+def find(
+    connection: sqlite3.Connection, seal: Seal, tombstones: Tombstones, owner: Owner
+) -> tuple[int, SessionKey, float] | None:
     """Return number, key and last opening of an owner's session; None if there is none that can be used."""
+    if tombstones.covers(seal, owner):
+        return None
     filed = seal.owners(owner)
     rows = connection.execute(
         _statement(FIND_SESSIONS, len(filed)), [each.digest for each in filed]
@@ -110,10 +117,13 @@ class Tables:
         unclean: a session's rows went since the log was last emptied.
     """
 
-    def __init__(self, connection: sqlite3.Connection, seal: Seal, dates: Dates) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, seal: Seal, dates: Dates, tombstones: Tombstones
+    ) -> None:
         self.connection = connection
         self.seal = seal
         self.dates = dates
+        self.tombstones = tombstones
         self.unclean = True
         self._known: OrderedDict[bytes, tuple[Owner, int, SessionKey]] = OrderedDict()
         self._ended: list[bytes] = []
@@ -127,7 +137,7 @@ class Tables:
         if known is not None and known[0] == owner:
             self._known.move_to_end(id_)
             return known[1], known[2]
-        found = find(self.connection, self.seal, owner)
+        found = find(self.connection, self.seal, self.tombstones, owner)
         if found is None or found[1].id != id_:
             return None
         number, key, _ = found
@@ -173,6 +183,11 @@ class Tables:
             f"SELECT session, slot, id FROM sessions WHERE {column} IN ({', '.join('?' * len(wanted))})",  # noqa: S608 - a column of ours
             wanted,
         ).fetchall()
+        return [Ended(*row) for row in rows]
+
+    def all_sessions(self) -> list[Ended]:
+        """Return the rows of all sessions."""
+        rows = self.connection.execute("SELECT session, slot, id FROM sessions").fetchall()
         return [Ended(*row) for row in rows]
 
     def end(self, sessions: Iterable[Ended], *, entries: bool = True) -> int:

@@ -115,7 +115,7 @@ def upkeep(path: Path | str, *, clock: Clock | None = None) -> Iterator[Upkeep]:
         dates = Dates(clock)
         translated(lambda: _start(connection, dates))
         # What is done here seals and opens nothing.
-        yield Upkeep(file, Tables(connection, Seal(KeyRing.drawn()), dates))
+        yield Upkeep(file, Tables(connection, Seal(KeyRing.drawn()), dates, file.tombstones))
 
 
 def _start(connection: sqlite3.Connection, dates: Dates) -> None:

@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING, Final
 from coatcheck.errors import StoreFailed
 from coatcheck.stores.sqlite.calls import deliver
 from coatcheck.stores.sqlite.file import Damaged, damaged, problem, translated
-from coatcheck.stores.sqlite.operations import Chore, ClearAll, Forget, Open, Operation, Put, run_puts
+from coatcheck.stores.sqlite.operations import (
+    Chore,
+    ClearAll,
+    Forget,
+    Open,
+    Operation,
+    Put,
+    end_buried,
+    run_puts,
+)
 from coatcheck.stores.sqlite.sweep import ROOM, Sweep, used_bytes
 from coatcheck.stores.sqlite.tables import Tables
 
@@ -77,6 +86,7 @@ class Writer:
         self._file = file
         self._seal = seal
         self._dates = dates
+        self._tombstones = file.tombstones
         self._sweep = Sweep(max_bytes)
         # After so many bytes written the size is looked at again.
         self._growth = max_bytes // 64
@@ -112,7 +122,7 @@ class Writer:
     def _connect(self) -> None:
         try:
             writing = self._file.connect_writer()
-            self._tables = Tables(writing, self._seal, self._dates)
+            self._tables = Tables(writing, self._seal, self._dates, self._tombstones)
             translated(lambda: self._dates.start(writing))
             self.reading = self._file.connect_reader()
         except BaseException:
@@ -254,10 +264,14 @@ class Writer:
         if not group:
             return
         kinds = {type(operation) for operation in group}
+        if Open in kinds and self._tombstones.pending():
+            # A session that is begun before what it follows has ended would end with it.
+            self._bury()
         failure = self.attempt(
             lambda tables: self._apply(tables, group, kinds), synced=any(kind.synced for kind in kinds)
         )
         if failure is not None:
+            self._tombstones.put_up(stone for each in group for stone in each.stones(self._seal))
             _fail(group, failure)
             return
         if Forget in kinds or ClearAll in kinds:
@@ -422,6 +436,8 @@ class Writer:
         tables = self._tables
         if tables is None:
             return False
+        if self._tombstones.pending():
+            return self._bury()
         if self._foreign:
             return self._slice(self._drop_foreign)
         if self._sweep.due(self._dates.now()):
@@ -493,6 +509,14 @@ class Writer:
             failure = self.attempt(self._drop_foreign)
             if failure is not None:
                 raise StoreFailed(failure)
+
+    def _bury(self) -> bool:
+        """Apply the clears that could not be applied before, by this process or an earlier one; tell whether it is done."""
+        stones = self._tombstones.pending()
+        if stones and self.attempt(lambda tables: end_buried(tables, stones), synced=True) is None:
+            self._tombstones.take_down(stones)
+            self._sweep.want()
+        return not self._tombstones.pending()
 
     def _finish(self) -> None:
         """Leave the file complete, dated, and nothing beside it."""
