@@ -28,6 +28,7 @@ from coatcheck import (
 from coatcheck.engine.events import Event, LoadEnded
 from coatcheck.engine.stats import CacheStats, Gets, ResourceStats, UserStats
 from coatcheck.errors import MissingExtra
+from coatcheck.stores import KeyProvider, KeyRing, SQLiteStore
 from coatcheck.telemetry import CacheCollector, LogObserver, SpanObserver, all_of
 from coatcheck.testing import FakeClock, GatedLoader, HeldLoad, settle
 
@@ -182,6 +183,16 @@ def blocking() -> None:
         assert_type(cache.stats(), CacheStats)
         assert_type(cache.pseudonym("user@example.com"), str)
         cache.settled()
+
+
+def stored(keys: KeyRing, provider: KeyProvider) -> None:
+    """Give a store its keys in every way."""
+    SessionCache(catalog, connect=connect_later, store=SQLiteStore("sessions.sqlite"))
+    SessionCache(catalog, connect=connect_later, store=SQLiteStore("sessions.sqlite", keys=keys))
+    SQLiteStore("sessions.sqlite", keys=provider)
+    SQLiteStore("sessions.sqlite", keys=KeyRing.drawn)
+    SQLiteStore("sessions.sqlite", keys=lambda: KeyRing.from_text("…"))
+    assert_type(provider(), KeyRing)
 
 
 def telemetry(client: UpstreamClient, cache: SessionCache[Api], event: Event) -> None:

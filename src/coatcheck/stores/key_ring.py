@@ -18,11 +18,13 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from coatcheck.errors import KeysUnusable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 KEY_BYTES: Final = 32
 TAG: Final = "coatcheck-key-1:"
@@ -181,10 +183,6 @@ class KeyRing:
         if keep < 1:
             raise ValueError(f"a key ring keeps at least one key, not {keep}")
         return KeyRing((_draw(), *self.keys[: keep - 1]))
-
-
-KeyProvider = Callable[[], KeyRing]
-"""A program's own source of keys. Asked once, when the store opens."""
 
 
 def _draw() -> Key:

@@ -14,6 +14,7 @@ from coatcheck.clock import SystemClock
 from coatcheck.engine.entry import Discreet
 from coatcheck.engine.store import Owner, Record, StoreSize
 from coatcheck.errors import StoreFailed
+from coatcheck.stores.key_provider import ring_of
 from coatcheck.stores.seal import Seal, SealedEntry, SessionKey
 from coatcheck.stores.sqlite.dates import age
 from coatcheck.stores.sqlite.file import BUSY_SECONDS, Damaged, problem, readable, translated
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from coatcheck.clock import Clock
+    from coatcheck.stores.key_provider import KeyProvider
     from coatcheck.stores.key_ring import KeyRing
 
 # What SQLite says where it cannot put beside a file what it needs there.
@@ -223,7 +225,7 @@ def pseudonym(digest: object) -> str:
 
 @contextlib.contextmanager
 def inspect(
-    path: Path | str, *, keys: KeyRing | None = None, clock: Clock | None = None
+    path: Path | str, *, keys: KeyRing | KeyProvider | None = None, clock: Clock | None = None
 ) -> Iterator[Inspector]:
     """Open a store's file for a look into it; nothing in it is changed.
 
@@ -232,14 +234,17 @@ def inspect(
 
     Args:
         path: the file.
-        keys: what its entries are sealed with; without them only pseudonyms and numbers can be seen.
+        keys: what its entries are sealed with, or what returns it, as for a `SQLiteStore`; without them only pseudonyms
+            and numbers can be seen.
         clock: what its dates are compared with.
 
     Raises:
         StoreFailed: there is no store at *path*, or not one that this version of coatcheck knows.
+        KeysUnusable: a provider brought no keys.
     """
     with connected(path) as connection:
-        yield Inspector(connection, keys, SystemClock() if clock is None else clock)
+        ring = None if keys is None else ring_of(keys)
+        yield Inspector(connection, ring, SystemClock() if clock is None else clock)
 
 
 @contextlib.contextmanager

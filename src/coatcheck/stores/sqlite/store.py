@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from coatcheck.clock import SystemClock
 from coatcheck.errors import ForkedCache, StoreFailed
+from coatcheck.stores.key_provider import KeyProvider, ring_of
 from coatcheck.stores.key_ring import KeyRing
 from coatcheck.stores.seal import Seal
 from coatcheck.stores.sqlite.calls import Call, deliver
@@ -54,22 +55,22 @@ class SQLiteStore:
 
     Args:
         path: the file. It and its folder are made, for this user alone, if they are not there.
-        keys: what it is sealed with; by default the keys in the file of the same name that ends in ``.keys``, which is
-            made if it is not there.
+        keys: what it is sealed with, or a function without parameters that returns it, called once, here; by default
+            the keys in the file of the same name that ends in ``.keys``, which is made if it is not there.
         clock: what dates its entries.
         max_bytes: beyond this the sessions opened longest ago are ended.
 
     Raises:
         StoreInUse: another program, or another store of this one, has the file open.
         StoreFailed: there can be no store there, or it is of a newer version of coatcheck.
-        KeysUnusable: the file of keys cannot be used.
+        KeysUnusable: the file of keys cannot be used, or a provider brought no keys.
     """
 
     def __init__(
         self,
         path: Path | str,
         *,
-        keys: KeyRing | None = None,
+        keys: KeyRing | KeyProvider | None = None,
         clock: Clock | None = None,
         max_bytes: int = MAX_BYTES,
     ) -> None:
@@ -80,7 +81,7 @@ class SQLiteStore:
         self._dates = Dates(self._clock)
         file = StoreFile(self.path, self._clock)
         try:
-            self._ring = KeyRing.at(self.path.with_suffix(".keys")) if keys is None else keys
+            self._ring = KeyRing.at(self.path.with_suffix(".keys")) if keys is None else ring_of(keys)
             self._threads = _Threads(file, Seal(self._ring), self._dates, max_bytes)
         except BaseException:
             file.release()
