@@ -41,6 +41,8 @@ from coatcheck.settings import (
 )
 from coatcheck.simulator import Settings as SimulatorSettings
 from coatcheck.simulator import Simulator
+from coatcheck.stores.key_ring import KeyRing
+from coatcheck.stores.sqlite import inspect
 from coatcheck.testing import FakeClock, settle
 from coatcheck.upstream.log_ins import Account
 from coatcheck.upstream.tokens import CallerToken
@@ -523,6 +525,26 @@ async def test_keys_that_others_may_read_are_gone_without(
     assert store is None
     (warning,) = told_alone(caplog)
     assert "is open to others" in warning
+
+
+async def test_with_keys_in_the_settings_the_store_is_sealed_with_them_and_no_file_is_made(
+    simulator: Simulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where secrets come by the environment, none comes to lie on the disk."""
+    ring = KeyRing.drawn()
+    settings = Settings(
+        upstream_url=simulator.url, accounts=ann_alone(simulator), keys_text=SecretStr(ring.text())
+    )
+    for _ in range(2):
+        executor = build_executor(settings)
+        await executor.get_business_units_list(user_id=ANN)
+        await executor.close()
+    assert 1 == simulator.calls()["by_path"]["departments"]
+    with inspect(default_store(), keys=ring) as inspector:
+        assert 0 == inspector.check().rejected
+        assert [ANN] == [each.owner.user for each in inspector.reveal() if each.owner is not None]
+    assert not default_keys().exists()
+    assert ring.keys[0].secret.hex() not in repr([vars(each) for each in caplog.records])
 
 
 async def test_the_bound_of_the_store_is_that_of_the_settings(

@@ -12,10 +12,13 @@ from pydantic import SecretStr, ValidationError
 from coatcheck import Limits
 from coatcheck.errors import SettingsError
 from coatcheck.settings import AccountSettings, Settings, SharedAccount, default_keys, default_store, load
+from coatcheck.stores.key_ring import TAG, KeyRing
 
 CANARY = "c4n4ry-pa55word"
 PLACE = "http(s)://host[:port][/prefix] and nothing else"
 DURATION = "must be seconds, or a duration such as PT30M"
+NO_KEY = "of the keys is no key: coatcheck-key-1: and 64 hexadecimal digits"
+KEY = f"{TAG}{'c4' * 32}"
 
 
 @pytest.fixture(autouse=True)
@@ -32,6 +35,7 @@ def complaint() -> list[str]:
         load()
     shown = f"{caught.value!s}{caught.value!r}"
     assert CANARY not in shown
+    assert "c4c4" not in shown
     # What an exception drags along ends up in logs as well.
     assert caught.value.__context__ is None
     assert caught.value.__cause__ is None
@@ -53,6 +57,8 @@ def test_without_any_there_are_defaults_and_no_upstream() -> None:
     assert settings.store is None
     assert settings.max_store_bytes == 1024**3
     assert settings.keys is None
+    assert settings.keys_text is None
+    assert settings.given_keys() is None
     assert settings.limits.limits() == Limits()
 
 
@@ -202,7 +208,17 @@ def test_settings_are_frozen() -> None:
         ("MAX_BODY", "1.5", "must be a whole number"),
         ("MAX_STORE_BYTES", "1048575", "must be 1048576 or more"),
         ("MAX_STORE_BYTES", CANARY, "must be a whole number"),
-        ("KEYS", f"coatcheck-key-1:{CANARY}", "must be the path of a file of keys, not a key"),
+        (
+            "KEYS",
+            f"coatcheck-key-1:{CANARY}",
+            "must be the path of a file of keys, not a key; COATCHECK_KEYS_TEXT takes keys",
+        ),
+        ("KEYS_TEXT", CANARY, f"line 1 {NO_KEY}"),
+        ("KEYS_TEXT", f"/etc/{CANARY}/keys", f"line 1 {NO_KEY}"),
+        ("KEYS_TEXT", f"{KEY}\n{TAG}{CANARY}", f"line 2 {NO_KEY}"),
+        ("KEYS_TEXT", f"{KEY} \udcff{CANARY}", f"line 1 {NO_KEY}"),
+        ("KEYS_TEXT", f"{KEY} {KEY}", "a key ring has a key twice"),
+        ("KEYS_TEXT", f"# {CANARY} {KEY}", "the keys cannot be used: there is no key"),
         ("STRICT_USERS", CANARY, "must be true or false"),
         ("TOKEN", f"{CANARY} with blanks", "must be printable ASCII without blanks, to be sent in a header"),
         ("TOKEN", CANARY, "whose is it? set COATCHECK_DEFAULT_EMAIL, too"),
@@ -242,6 +258,67 @@ def test_a_token_and_a_password_for_one_user_contradict_each_other(monkeypatch: 
     assert complaint() == [
         "setting COATCHECK_TOKEN: its user has a password in COATCHECK_ACCOUNTS, too; give one of them"
     ]
+
+
+@pytest.mark.parametrize("text", [KeyRing.drawn().rotated().text(), f" {KEY} {TAG}{'5e' * 32} "])
+def test_the_keys_themselves_can_come_from_the_environment(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes what is in a file of keys, also where lines have become one."""
+    monkeypatch.setenv("COATCHECK_KEYS_TEXT", text)
+    assert KeyRing.from_text(text) == load().given_keys()
+
+
+def test_the_keys_themselves_are_not_taken_from_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody asks who may read the file of settings; what else is wrong there is told, too."""
+    line = (
+        "setting keys_text in coatcheck.toml: comes from COATCHECK_KEYS_TEXT alone; here, keys names a file of keys, which"
+        " is private"
+    )
+    for name in ("keys_text", "KEYS_TEXT", "Keys_Text"):
+        Path("coatcheck.toml").write_text(f"{name} = '{KEY}'")
+        assert [line] == complaint()
+    monkeypatch.setenv("COATCHECK_KEYS_TEXT", KEY)
+    assert [line] == complaint()
+    Path("coatcheck.toml").write_text(f"ttl = true\n[keys_text]\n'{CANARY}' = '{KEY}'")
+    assert [line, f"setting ttl in coatcheck.toml: {DURATION}"] == complaint()
+
+
+@pytest.mark.parametrize(
+    ("file", "environment", "named"),
+    [
+        ("", {"COATCHECK_KEYS": "keys"}, "COATCHECK_KEYS"),
+        ("keys = 'keys'", {}, "keys in coatcheck.toml"),
+        ("keys = 'keys'", {"COATCHECK_KEYS": "others"}, "COATCHECK_KEYS"),
+    ],
+)
+def test_keys_and_the_path_of_keys_contradict_each_other(
+    file: str, environment: dict[str, str], named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which of the two a store is sealed with must not be a guess: with the wrong ones all that is stored goes."""
+    Path("coatcheck.toml").write_text(file)
+    for name, value in {"COATCHECK_KEYS_TEXT": KEY, **environment}.items():
+        monkeypatch.setenv(name, value)
+    assert [
+        f"setting COATCHECK_KEYS_TEXT: {named} names a file of keys, too; give one of them"
+    ] == complaint()
+    with pytest.raises(ValidationError, match="keys_text: keys names a file of keys, too") as caught:
+        Settings(keys=Path("keys"), keys_text=SecretStr(KEY))
+    assert KEY not in f"{caught.value}{caught.value!r}"
+
+
+def test_nothing_that_is_printed_of_the_keys_is_one_or_its_id() -> None:
+    """Settings are printed whole, by whoever looks for a mistake in them."""
+    settings = Settings(keys_text=SecretStr(KEY))
+    (key,) = KeyRing.from_text(KEY).keys
+    shown = (
+        f"{settings!r}{settings}{settings.model_dump()}{settings.model_dump_json()}{settings.given_keys()!r}"
+    )
+    assert "c4c4" not in shown
+    assert repr(key.secret) not in shown
+    with pytest.raises(ValidationError) as caught:
+        Settings(keys_text=SecretStr(f"{KEY} {CANARY}"))
+    assert CANARY not in f"{caught.value}{caught.value!r}"
 
 
 @pytest.mark.parametrize(

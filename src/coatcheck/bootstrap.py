@@ -241,9 +241,8 @@ def session_store(settings: Settings, *, clock: Clock | None = None) -> SQLiteSt
     try:
         # Before there are keys for it.
         check_place(path.resolve())
-        return SQLiteStore(
-            path, keys=KeyRing.at(settings.keys_file()), clock=clock, max_bytes=settings.max_store_bytes
-        )
+        keys = settings.given_keys() or KeyRing.at(settings.keys_file())
+        return SQLiteStore(path, keys=keys, clock=clock, max_bytes=settings.max_store_bytes)
     except StoreInUse as error:
         # The store itself knows of no settings.
         failure: StoreInUse | StoreFailed | KeysUnusable = StoreInUse(

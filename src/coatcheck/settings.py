@@ -5,6 +5,8 @@ Every setting is a field of `Settings`. In the environment it is called ``COATCH
 The file is the one that ``COATCHECK_CONFIG`` names, or else ``coatcheck.toml`` in the working directory if there is
 one. The environment wins over the file; an empty variable counts as absent. Nothing is read on import.
 
+``keys_text`` comes from the environment alone: a file of keys must be private, and a file of settings need not be.
+
 Example::
 
     upstream_url = "https://ipc.example"
@@ -32,8 +34,8 @@ from typing import Annotated, Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from coatcheck.engine.limits import Limits
-from coatcheck.errors import MissingExtra, SettingsError
-from coatcheck.stores.key_ring import TAG
+from coatcheck.errors import KeysUnusable, MissingExtra, SettingsError
+from coatcheck.stores.key_ring import TAG, KeyRing
 from coatcheck.upstream.tokens import sendable
 
 try:
@@ -65,6 +67,7 @@ logger = logging.getLogger("coatcheck.settings")
 
 PREFIX: Final = "COATCHECK_"
 CONFIG: Final = f"{PREFIX}CONFIG"
+KEYS_TEXT: Final = f"{PREFIX}KEYS_TEXT"
 DEFAULT_FILE: Final = "coatcheck.toml"
 IN_MEMORY: Final = "memory"
 """The setting of ``store`` that keeps sessions in memory alone."""
@@ -102,6 +105,8 @@ _CLEARER = {
 }
 _NO_OWNER: Final = "token_without_owner"
 _TOO_MUCH: Final = "token_and_password"
+_KEYS_TWICE: Final = "keys_and_keys_text"
+_ENVIRONMENT_ONLY: Final = f"comes from {KEYS_TEXT} alone; here, keys names a file of keys, which is private"
 
 _PLAIN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
@@ -144,8 +149,18 @@ def _token(token: SecretStr) -> SecretStr:
 
 def _no_key(path: Path) -> Path:
     if TAG in str(path):
-        raise ValueError("must be the path of a file of keys, not a key")
+        raise ValueError(f"must be the path of a file of keys, not a key; {KEYS_TEXT} takes keys")
     return path
+
+
+def _keys(text: SecretStr) -> SecretStr:
+    try:
+        KeyRing.from_text(text.get_secret_value())
+    except KeysUnusable as error:
+        problem = str(error)
+    else:
+        return text
+    raise ValueError(problem)
 
 
 def _store_bytes(number: int) -> int:
@@ -221,6 +236,7 @@ class Settings(_Table):
         store: the file in which sessions survive restarts, ``memory`` for none, or None for `default_store`.
         max_store_bytes: how large that file may become; then the sessions opened longest ago go.
         keys: the file of the keys that what is stored is sealed with; None for `default_keys`.
+        keys_text: those keys themselves, in place of a file: what is in one.
         limits: what the cache may hold and do at once.
     """
 
@@ -238,6 +254,7 @@ class Settings(_Table):
     store: Text | None = None
     max_store_bytes: Annotated[int, AfterValidator(_store_bytes)] = 1024 * 1024 * 1024
     keys: Annotated[Path, AfterValidator(_no_key)] | None = None
+    keys_text: Annotated[SecretStr, AfterValidator(_keys)] | None = None
     limits: LimitSettings = LimitSettings()
 
     def store_file(self) -> Path | None:
@@ -247,8 +264,12 @@ class Settings(_Table):
         return None if self.store == IN_MEMORY else Path(self.store).expanduser()
 
     def keys_file(self) -> Path:
-        """Return where the keys are."""
+        """Return where the keys are, unless they are `given_keys`."""
         return default_keys() if self.keys is None else self.keys.expanduser()
+
+    def given_keys(self) -> KeyRing | None:
+        """Return the keys that the settings hold themselves; None if they are in a file."""
+        return None if self.keys_text is None else KeyRing.from_text(self.keys_text.get_secret_value())
 
     @model_validator(mode="after")
     def _token_has_an_owner(self) -> Settings:
@@ -257,6 +278,14 @@ class Settings(_Table):
         if self.token is not None and self.default_email in self.accounts:
             raise PydanticCustomError(
                 _TOO_MUCH, "token: its user has a password in accounts, too; give one of them"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _keys_are_in_one_place(self) -> Settings:
+        if self.keys is not None and self.keys_text is not None:
+            raise PydanticCustomError(
+                _KEYS_TWICE, "keys_text: keys names a file of keys, too; give one of them"
             )
         return self
 
@@ -310,19 +339,25 @@ def load(config: str | Path | None = None) -> Settings:
     path = Path(DEFAULT_FILE if given is None else given)
     what = f"setting {CONFIG}:" if config is None and named is not None else "the file of settings"
     file = _read(path, what, required=given is not None)
+    # Out of the way of all that comes next. The names of settings are read whatever their case.
+    barred = [file.pop(name) for name in list(file) if name.lower() == "keys_text"]
+    lines = [f"setting keys_text in {path}: {_ENVIRONMENT_ONLY}"] if barred else []
     # Raised below, where no exception that holds the values can become the context.
     try:
         # Not `dict()` alone: it takes what has `keys` for a mapping.
-        return Settings(**dict(iter(_FromEnvironment(**file))))
+        settings = Settings(**dict(iter(_FromEnvironment(**file))))
     except ValidationError as error:
         written = _Written(path, file, EnvSettingsSource(_FromEnvironment)())
-        lines = [
+        lines += [
             _line(problem["loc"], problem["type"], problem["msg"], written)
             for problem in error.errors(include_input=False)
         ]
     except SourceError as error:
         field = re.search(r'field "(\w+)"', str(error))
-        lines = [f"setting {PREFIX}{field[1].upper() if field else '…'}: must be a table written as JSON"]
+        lines.append(f"setting {PREFIX}{field[1].upper() if field else '…'}: must be a table written as JSON")
+    else:
+        if not lines:
+            return settings
     raise SettingsError("\n".join(dict.fromkeys(lines)))
 
 
@@ -403,7 +438,7 @@ def _read(path: Path, what: str, *, required: bool) -> dict[str, Any]:
 def _line(place: tuple[int | str, ...], kind: str, message: str, written: _Written) -> str:
     """Say in one line what is wrong, without the value, and without user ids, which are keys of ``accounts``."""
     if not place:
-        return f"setting {_of_token(kind, written)}"
+        return f"setting {_of_keys(written) if kind == _KEYS_TWICE else _of_token(kind, written)}"
     text = _CLEARER.get(kind, message.removeprefix("Value error, ").replace("Input should", "must", 1))
     names = [str(part) for part in place]
     if names[0] == "accounts":
@@ -412,6 +447,10 @@ def _line(place: tuple[int | str, ...], kind: str, message: str, written: _Writt
     if not all(_PLAIN_NAME.fullmatch(name) for name in names):
         return f"setting {f'… in {written.path}' if written.in_file(names) else f'{PREFIX}…'}: {text}"
     return f"setting {written.named(names)}: {text}"
+
+
+def _of_keys(written: _Written) -> str:
+    return f"{KEYS_TEXT}: {written.named(['keys'])} names a file of keys, too; give one of them"
 
 
 def _of_token(kind: str, written: _Written) -> str:

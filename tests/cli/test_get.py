@@ -310,6 +310,24 @@ async def test_a_refresh_replaces_what_is_stored(get: Get, simulator: Simulator)
     assert endpoint_calls(simulator) == 2
 
 
+async def test_the_keys_may_be_in_the_environment(
+    get: Get, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then the second look-up is a hit with them, and no file of keys is made."""
+    ring = KeyRing.drawn()
+    secret = ring.keys[0].secret.hex()
+    monkeypatch.setenv("COATCHECK_KEYS_TEXT", ring.text())
+    shown = [await get("endpoints", "--user", ANN) for _ in range(2)]
+    assert ["miss", "hit,"] == [each.err[:4] for each in shown]
+    assert endpoint_calls(simulator) == 1
+    assert not default_keys().exists()
+    monkeypatch.setenv("COATCHECK_KEYS_TEXT", f"{ring.text()} {secret}")
+    shown.append(await get("endpoints", "--user", ANN))
+    assert (2, "") == (shown[-1].code, shown[-1].out)
+    assert shown[-1].err.startswith("coatcheck: setting COATCHECK_KEYS_TEXT: line 3 of the keys is no key")
+    assert not any(secret in each.out + each.err for each in shown)
+
+
 async def test_in_memory_alone_nothing_stays(
     get: Get, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -140,10 +140,74 @@ def test_a_key_in_the_place_of_its_path_is_not_shown(
     assert (1, "this takes the path of a file of keys, not a key") == (ended.code, ended.complaint)
     monkeypatch.setenv("COATCHECK_KEYS", f"coatcheck-key-1:{secret}")
     ended = keys("list")
-    assert (2, "setting COATCHECK_KEYS: must be the path of a file of keys, not a key") == (
+    assert (
+        2,
+        "setting COATCHECK_KEYS: must be the path of a file of keys, not a key; COATCHECK_KEYS_TEXT takes keys",
+    ) == (ended.code, ended.complaint)
+
+
+def test_list_shows_the_ids_of_the_keys_in_the_environment(
+    keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a file is made and rotated with is how the text is made, too."""
+    path = tmp_path / "keys"
+    keys("new", "--keys", str(path))
+    monkeypatch.setenv("COATCHECK_KEYS_TEXT", path.read_text())
+    (one,) = ids(path)
+    assert (0, f"{one}  seals and opens\n") == (keys("list").code, keys("list").out)
+
+    assert 0 == keys("rotate", "--keys", str(path)).code
+    assert f"{one}  seals and opens\n" == keys("list").out
+    monkeypatch.setenv("COATCHECK_KEYS_TEXT", path.read_text())
+    two = ids(path)[0]
+    assert f"{two}  seals and opens\n{one}  opens\n" == keys("list").out
+
+    other = tmp_path / "keys-of-the-call"
+    KeyRing.drawn().write(other)
+    assert f"{ids(other)[0]}  seals and opens\n" == keys("list", "--keys", str(other)).out
+
+
+@pytest.mark.parametrize("command", ["new", "rotate"])
+def test_where_the_keys_are_in_the_environment_no_file_is_made_that_nobody_uses(
+    keys: Keys, tmp_path: Path, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who rotates a file, while programs have their keys from elsewhere, has rotated nothing."""
+    KeyRing.drawn().write(tmp_path / "keys")
+    monkeypatch.setenv("COATCHECK_KEYS_TEXT", (tmp_path / "keys").read_text())
+    ended = keys(command)
+    assert (2, "the keys are in COATCHECK_KEYS_TEXT, not in a file: --keys names a file for this") == (
         ended.code,
         ended.complaint,
     )
+    assert not default_keys().exists()
+
+
+@pytest.mark.parametrize(
+    "command", [("keys", "list"), ("keys", "new"), ("keys", "rotate"), ("store", "check")]
+)
+def test_a_text_that_is_no_key_is_told_by_its_variable_and_not_shown(
+    coatcheck: Coatcheck, command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A key that was cut off is still most of a key."""
+    ring = KeyRing.drawn()
+    monkeypatch.setenv("COATCHECK_KEYS_TEXT", ring.text().strip()[:-1])
+    ended = coatcheck(*command)
+    told = f"line 2 of the keys is no key: {TAG} and 64 hexadecimal digits"
+    assert (2, f"setting COATCHECK_KEYS_TEXT: {told}") == (ended.code, ended.complaint)
+    assert not default_keys().exists()
+
+
+@pytest.mark.parametrize("command", ["keys", "keys list", "get", "sessions list", "store check", "demo"])
+def test_help_shows_no_key_that_is_in_the_environment(
+    coatcheck: Coatcheck, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A default that comes from a variable is what some parsers show."""
+    ring = KeyRing.drawn()
+    monkeypatch.setenv("COATCHECK_KEYS_TEXT", ring.text())
+    ended = coatcheck(*command.split(), "--help")
+    assert 0 == ended.code
+    assert ring.keys[0].secret.hex() not in ended.out + ended.err
+    assert TAG not in ended.out + ended.err
 
 
 @pytest.mark.parametrize(

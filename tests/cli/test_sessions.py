@@ -127,6 +127,37 @@ def test_keys_that_are_named_come_before_those_beside_the_store_and_it_says_so(
     ) == (ended.code, ended.complaint)
 
 
+def test_keys_in_the_environment_come_before_those_beside_the_store_and_it_says_so(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are named, as a file by a setting is: after an option, before what lies there."""
+    shelf.fill(ANN)
+    strange = Path(shelf.strange_keys())
+    monkeypatch.setenv("COATCHECK_KEYS_TEXT", strange.read_text())
+    told = f"with the keys in COATCHECK_KEYS_TEXT: --keys {shelf.keys} takes those beside the store"
+    for command, complaint in (
+        (("sessions", "list", "--reveal"), f"1 of 1 sessions do not open {told}"),
+        (
+            ("sessions", "clear", "--user", ANN),
+            f"there is no session of this user that opens: 1 do not {told}",
+        ),
+        (("store", "check"), f"2 of 2 entries do not open {told}"),
+    ):
+        ended = shelf.call(*command)
+        assert (1, f"coatcheck: {complaint}\n") == (ended.code, ended.err)
+    assert ANN in shelf.call("sessions", "list", "--reveal", "--keys", str(shelf.keys), revealed=True).out
+
+    # What follows needs no file of keys at all.
+    monkeypatch.setenv("COATCHECK_KEYS_TEXT", shelf.keys.read_text())
+    shelf.keys.rename(shelf.path.with_name("kept-keys"))
+    assert ANN in shelf.call("sessions", "list", "--reveal", revealed=True).out
+    assert VALUE in shelf.call("sessions", "show", "--user", ANN, "--reveal", revealed=True).out
+    assert (0, "") == (shelf.call("store", "check").code, shelf.call("store", "check").err)
+    monkeypatch.setenv("COATCHECK_KEYS_TEXT", strange.read_text())
+    told = "with the keys in COATCHECK_KEYS_TEXT"
+    assert f"coatcheck: 2 of 2 entries do not open {told}\n" == shelf.call("store", "check").err
+
+
 @pytest.mark.parametrize("command", [("sessions", "list", "--reveal"), ("store", "check")])
 def test_a_store_whose_path_has_no_name_is_refused_in_one_line(
     coatcheck: Coatcheck, command: tuple[str, ...]

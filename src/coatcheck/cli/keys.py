@@ -1,12 +1,16 @@
 """``coatcheck keys``: the file of keys that a store seals with."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
+from coatcheck.cli.mistake import Mistake
 from coatcheck.stores.key_ring import KeyRing
+
+if TYPE_CHECKING:
+    from coatcheck.settings import Settings
 
 File = Annotated[
     Path | None,
@@ -18,7 +22,10 @@ File = Annotated[
 
 
 def new(*, keys: File = None) -> int:
-    """Make a file with one new key. One that is there already stays as it is."""
+    """Make a file with one new key. One that is there already stays as it is.
+
+    What is in such a file may be given as COATCHECK_KEYS_TEXT, in place of the file.
+    """
     path = _path(keys)
     ring = KeyRing.drawn()
     ring.write(path, new=True)
@@ -27,8 +34,12 @@ def new(*, keys: File = None) -> int:
 
 
 def show(*, keys: File = None) -> int:
-    """List the ids of the keys, and what each is for. No secret is shown."""
-    first, *others = KeyRing.read(_path(keys)).keys
+    """List the ids of the keys, of those in COATCHECK_KEYS_TEXT if it is set, and what each is for.
+
+    No secret is shown.
+    """
+    given = None if keys is not None else _settings().given_keys()
+    first, *others = (given or KeyRing.read(_path(keys))).keys
     print(f"{first.id}  seals and opens")
     for key in others:
         print(f"{key.id}  opens")
@@ -77,6 +88,13 @@ def keys() -> App:
 def _path(given: Path | None) -> Path:
     if given is not None:
         return given
+    settings = _settings()
+    if settings.keys_text is not None:
+        raise Mistake("the keys are in COATCHECK_KEYS_TEXT, not in a file: --keys names a file for this")
+    return settings.keys_file()
+
+
+def _settings() -> "Settings":
     from coatcheck.settings import load  # noqa: PLC0415 - with pydantic, slow to import
 
-    return load().keys_file()
+    return load()

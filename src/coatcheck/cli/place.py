@@ -27,8 +27,9 @@ Keys = Annotated[
     Path | None,
     Parameter(
         name="--keys",
-        help="The file of its keys. Without it: the one that the settings name; if they name none, of a store that"
-        " --store names, the one of the same name that ends in .keys; else the one in the folder for the user's settings.",
+        help="The file of its keys. Without it: the keys in COATCHECK_KEYS_TEXT, or the file that the settings name; if"
+        " they name none, of a store that --store names, the one of the same name that ends in .keys; else the one in the"
+        " folder for the user's settings.",
     ),
 ]
 Config = Annotated[
@@ -69,6 +70,8 @@ class Place:
             KeysUnusable: they cannot be read, or there are none.
         """
         path = self._keys_file()
+        if path is None:
+            return self._settings().given_keys()
         if TAG not in str(path) and not path.exists():
             if not needed and self._keys is None:
                 return None
@@ -81,8 +84,9 @@ class Place:
         """Return with which keys the store was looked into, to be told where something does not open."""
         if self._keys is not None:
             return "with these keys"
-        others = self._others()
-        return f"with the keys at {self._keys_file()}{others and f': {others}'}"
+        path, others = self._keys_file(), self._others()
+        where = "in COATCHECK_KEYS_TEXT" if path is None else f"at {path}"
+        return f"with the keys {where}{others and f': {others}'}"
 
     def unopened(self, number: int, of: str) -> int:
         """Say that some of what is stored does not open, and with which keys; return the exit code."""
@@ -90,10 +94,13 @@ class Place:
         sys.stderr.write(f"coatcheck: {number:,} of {of} do not open {self.tried()}\n")
         return FAILED
 
-    def _keys_file(self) -> Path:
+    def _keys_file(self) -> Path | None:
+        """Return where the keys are; None if the settings hold them themselves."""
         if self._keys is not None:
             return self._keys
         settings = self._settings()
+        if settings.keys_text is not None:
+            return None
         # What somebody named comes before what happens to lie there.
         if settings.keys is None and self._store is not None and self._beside().exists():
             return self._beside()
@@ -107,8 +114,8 @@ class Place:
 
     def _others(self) -> str:
         """Return a hint at the keys beside the store, if there are some that were not taken; else nothing."""
-        beside = self._beside()
-        if not beside.exists() or (self._keys or self._keys_file()).resolve() == beside.resolve():
+        beside, taken = self._beside(), self._keys_file()
+        if not beside.exists() or (taken is not None and taken.resolve() == beside.resolve()):
             return ""
         return f"--keys {beside} takes those beside the store"
 
