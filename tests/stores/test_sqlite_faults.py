@@ -17,6 +17,7 @@ from coatcheck.engine.store import Owner, Written
 from coatcheck.errors import ForkedCache, StoreFailed
 from coatcheck.stores.seal import Seal
 from coatcheck.stores.sqlite import SQLiteStore, inspect
+from coatcheck.stores.sqlite.file import StoreFile
 from coatcheck.testing.store_contract import held
 from stores.sqlite_junk import COLUMNS, JUNK, UNTYPED, spoil
 from stores.sqlite_rig import ANN, BOB, DAY, KEYS, Rig, record
@@ -94,6 +95,29 @@ async def test_read_only_it_fails_and_goes_on_when_it_can_be_written(rig: Rig) -
         writing.execute("PRAGMA query_only = OFF")
         session = await store.open(ANN)
         assert Written.APPLIED is await store.put(ANN, session.id, record(), keep_for=DAY)
+
+
+async def test_on_a_small_disk_it_stays_within_what_there_is(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """File and log together; once there is no room left not even the end of a session could be written."""
+    disk = 3 * 1024 * 1024
+    monkeypatch.setattr(StoreFile, "room", lambda file: max(0, disk - sum(file.sizes())))
+    used = []
+    async with rig.open() as store:
+        for number in range(150):
+            owner = Owner("ipc", f"user {number}")
+            session = await store.open(owner)
+            # The last one's are written over and over: that takes no pages, but room in the log.
+            for put in range(6 if number < 149 else 600):
+                mine = record(arguments=b"%d" % (put % 6), body=os.urandom(4_000))
+                assert Written.APPLIED is await store.put(owner, session.id, mine, keep_for=DAY)
+                used.append(sum(store._threads._file.sizes()))
+            await rig.clock.advance(1.0)
+        assert 6 == len((await store.open(owner)).records)
+        assert 0 == len((await store.open(Owner("ipc", "user 0"))).records)
+        await store.clear(owner)
+    assert 1024 * 1024 < max(used) < disk
 
 
 async def test_full_it_makes_room_by_ending_who_came_longest_ago(rig: Rig) -> None:

@@ -7,6 +7,7 @@ import fcntl
 import logging
 import os
 import sqlite3
+import sys
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -204,6 +205,19 @@ class StoreFile:
     def sizes(self) -> tuple[int, int]:
         """Return the bytes of the file and of its write-ahead log."""
         return size(self.path), self.log_size()
+
+    def log_too_long(self, limit: int) -> bool:
+        """Tell whether the log is longer than *limit*, or than the room that is left to write it back to."""
+        length = self.log_size()
+        return length > 0 and length > min(limit, self.room())
+
+    def room(self) -> int:
+        """Return the bytes that the disk has left; a number beyond all bounds if it does not tell."""
+        try:
+            disk = os.statvfs(self.path.parent)
+        except OSError:
+            return sys.maxsize
+        return disk.f_bavail * disk.f_frsize
 
     def log_size(self) -> int:
         """Return the bytes of the write-ahead log."""

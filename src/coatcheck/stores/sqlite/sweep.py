@@ -160,11 +160,19 @@ class Sweep:
 
 def used_bytes(tables: Tables) -> int:
     """Return the bytes of the pages that hold something."""
-    pages, free, size = (
-        tables.connection.execute(f"PRAGMA {what}").fetchone()[0]
-        for what in ("page_count", "freelist_count", "page_size")
+    return _bytes(tables, "page_count") - free_bytes(tables)
+
+
+def free_bytes(tables: Tables) -> int:
+    """Return the bytes of the pages that hold nothing, and are used again before the file grows."""
+    return _bytes(tables, "freelist_count")
+
+
+def _bytes(tables: Tables, pages: str) -> int:
+    number, size = (
+        tables.connection.execute(f"PRAGMA {what}").fetchone()[0] for what in (pages, "page_size")
     )
-    return int((pages - free) * size)
+    return int(number * size)
 
 
 def _keys(tables: Tables) -> set[str]:

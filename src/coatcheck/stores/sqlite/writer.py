@@ -24,7 +24,7 @@ from coatcheck.stores.sqlite.operations import (
     end_buried,
     run_puts,
 )
-from coatcheck.stores.sqlite.sweep import ROOM, Sweep, used_bytes
+from coatcheck.stores.sqlite.sweep import ROOM, Sweep, free_bytes, used_bytes
 from coatcheck.stores.sqlite.tables import Tables
 
 if TYPE_CHECKING:
@@ -55,6 +55,9 @@ UNTIDY_GROUPS: Final = 50
 
 LOG_BYTES: Final = 16 * 1024 * 1024
 """A write-ahead log longer than this is written back and emptied, whoever waits; a quarter of it, when nobody does."""
+
+RESERVE_BYTES: Final = 1024 * 1024
+"""With less than this left on the disk sessions are ended while that can still be done: it takes room in the log."""
 
 ERASE_ATTEMPTS: Final = 4
 """Each waits for readers of other programs as long as any operation waits for a lock."""
@@ -286,8 +289,10 @@ class Writer:
                 _fail(erasing, failure)
         else:
             deliver(group)
-        if self._file.log_size() > LOG_BYTES:
+        if self._file.log_too_long(LOG_BYTES):
             self._safely(self._write_back)
+        if self._file.room() < RESERVE_BYTES:
+            self._safely(self._reuse)
 
     def _apply(self, tables: Tables, group: list[Operation[Any]], kinds: set[type[Operation[Any]]]) -> None:
         if Put not in kinds:
@@ -394,6 +399,12 @@ class Writer:
                 return False
             more = ended
         return True
+
+    def _reuse(self) -> None:
+        """See to it that the file has pages to use again: it should not have to grow any more."""
+        tables = self._tables
+        if tables is not None and free_bytes(tables) < RESERVE_BYTES // 4:
+            self._make_room()
 
     # -- the log ----------------------------------------------------------------------------------------------------
 
