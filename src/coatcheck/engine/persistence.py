@@ -245,6 +245,7 @@ class Persistence:
                 self._sessions.keep(state, each.resource, each.key, each.entry, stored=True)
         for resource, key in bad:
             self._writes.dropped(state, resource, key)
+        self._sessions.make_room(keep=state)
 
     async def _take_up(
         self,

@@ -175,7 +175,8 @@ class Sessions:
     ) -> None:
         """Put an entry in, in place of what was under its key; what was resolved through the old one is resolved anew.
 
-        What is *stored* already is not handed to the store once more.
+        What is *stored* already is not handed to the store once more, and makes no room: it comes with others, and room is
+        to be made for all at once.
         """
         assert not state.closed
         self._take_out(state, resource, key, Removal.REPLACED)
@@ -189,7 +190,8 @@ class Sessions:
         # At most so many; counting them takes longer.
         if len(self.places) + len(state.keyed or ()) > self._limits.max_keys_per_session:
             self._drop_oldest(state, keep=key)
-        self.make_room(keep=state)
+        if not stored:
+            self.make_room(keep=state)
 
     def remember(
         self, state: State, resource: Resource[Any], slot: Entry | Alias, until: float, now: float
