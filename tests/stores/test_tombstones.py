@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import subprocess
 import sys
@@ -79,6 +80,18 @@ async def test_until_it_is_nothing_is_served(rig: Rig, everybody: bool) -> None:
     async with rig.open() as store:
         session = await store.open(ANN)
         assert ({}, False) == (held(session), session.id == old.id)
+
+
+async def test_whose_it_is_need_not_be_anybody(rig: Rig) -> None:
+    """Who cannot own a session is answered like the others, and so are they."""
+    async with rig.open() as store:
+        await stored(store)
+        with locked(rig):
+            ended = await asyncio.gather(
+                *(store.clear(owner) for owner in (Owner("ipc", "\ud800"), ANN)), return_exceptions=True
+            )
+            assert [True, True] == [isinstance(each, StoreFailed) for each in ended]
+        assert {} == held(await store.open(ANN))
 
 
 async def test_it_is_applied_when_it_can_be_though_nobody_asks(

@@ -11,7 +11,7 @@ import threading
 from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
-from coatcheck.errors import StoreFailed
+from coatcheck.errors import CoatcheckError, StoreFailed
 from coatcheck.stores.sqlite.calls import deliver
 from coatcheck.stores.sqlite.file import Damaged, damaged, problem, translated
 from coatcheck.stores.sqlite.operations import (
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from coatcheck.stores.seal import Seal
     from coatcheck.stores.sqlite.dates import Dates
     from coatcheck.stores.sqlite.file import StoreFile
+    from coatcheck.stores.sqlite.tombstones import Stone
 
 MAX_GROUP: Final = 256
 """Operations in one transaction."""
@@ -274,7 +275,7 @@ class Writer:
             lambda tables: self._apply(tables, group, kinds), synced=any(kind.synced for kind in kinds)
         )
         if failure is not None:
-            self._tombstones.put_up(stone for each in group for stone in each.stones(self._seal))
+            self._note(group)
             _fail(group, failure)
             return
         if Forget in kinds or ClearAll in kinds:
@@ -520,6 +521,15 @@ class Writer:
             failure = self.attempt(self._drop_foreign)
             if failure is not None:
                 raise StoreFailed(failure)
+
+    def _note(self, failed: list[Operation[Any]]) -> None:
+        """Note the clears among operations that failed, so that what they were to end is not served again."""
+        stones: list[Stone] = []
+        for each in failed:
+            with contextlib.suppress(CoatcheckError):  # there is no such owner
+                stones += each.stones(self._seal)
+        if stones:
+            self._tombstones.put_up(stones)
 
     def _bury(self) -> bool:
         """Apply the clears that could not be applied before, by this process or an earlier one; tell whether it is done."""
