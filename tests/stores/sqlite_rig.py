@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,10 +15,13 @@ from typing import TYPE_CHECKING, Any
 from coatcheck.engine.store import Owner, Record
 from coatcheck.stores.key_ring import KeyRing
 from coatcheck.stores.sqlite import SQLiteStore
-from coatcheck.testing import FakeClock
+from coatcheck.stores.sqlite.operations import Chore
+from coatcheck.testing import FakeClock, settle
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Coroutine
+
+    from coatcheck.stores.sqlite.tables import Tables
 
 ANN = Owner("ipc", "ann.canary@example.com")
 BOB = Owner("ipc", "bob.canary@example.com")
@@ -92,3 +97,25 @@ def eventually(check: Callable[[], bool]) -> None:
     while not check():
         assert time.monotonic() < deadline
         time.sleep(0.005)
+
+
+async def in_one_group(store: SQLiteStore, *calls: Coroutine[Any, Any, Any]) -> list[Any]:
+    """Ask a store for some writes while its writer is kept waiting, so that it takes them together; return the answers."""
+    waits, go = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        waits.set()
+        go.wait(PATIENCE)
+
+    store._threads.writer.asked.put(Chore(wait))
+    assert waits.wait(PATIENCE)
+    asked = [asyncio.ensure_future(call) for call in calls]
+    await settle()
+    go.set()
+    return await asyncio.gather(*asked)
+
+
+def tables_of(store: SQLiteStore) -> Tables:
+    tables = store._threads.writer._tables
+    assert tables is not None
+    return tables

@@ -20,12 +20,10 @@ from coatcheck.stores.sqlite import SQLiteStore, inspect
 from coatcheck.stores.sqlite.file import StoreFile
 from coatcheck.testing.store_contract import held
 from stores.sqlite_junk import COLUMNS, JUNK, UNTYPED, spoil
-from stores.sqlite_rig import ANN, BOB, DAY, KEYS, Rig, record
+from stores.sqlite_rig import ANN, BOB, DAY, KEYS, Rig, record, tables_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-    from coatcheck.stores.sqlite.tables import Tables
 
 PAGE = 4096
 
@@ -177,12 +175,6 @@ async def test_an_entry_that_is_too_large_fails_alone(rig: Rig, monkeypatch: pyt
 def full(store: SQLiteStore, pages: int = 1) -> None:
     """Let the file have no more pages than it has, or so many."""
     tables_of(store).connection.execute(f"PRAGMA max_page_count = {pages}")
-
-
-def tables_of(store: SQLiteStore) -> Tables:
-    tables = store._threads.writer._tables
-    assert tables is not None
-    return tables
 
 
 # -- damage ---------------------------------------------------------------------------------------------------------
