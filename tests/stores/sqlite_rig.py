@@ -37,10 +37,11 @@ class Rig:
     def __init__(self, folder: Path, clock: FakeClock) -> None:
         self.path = folder / "sessions.db"
         self.clock = clock
+        self.keys = KEYS
 
     @contextlib.asynccontextmanager
     async def open(self, **options: Any) -> AsyncIterator[SQLiteStore]:
-        store = SQLiteStore(self.path, **{"keys": KEYS, "clock": self.clock, **options})
+        store = SQLiteStore(self.path, **{"keys": self.keys, "clock": self.clock, **options})
         try:
             yield store
         finally:
