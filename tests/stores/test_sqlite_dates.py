@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from coatcheck.engine.store import Written
+from coatcheck.stores.sqlite import writer
 from coatcheck.testing.store_contract import held
-from stores.sqlite_rig import ANN, DAY, HOUR, Rig, record
+from stores.sqlite_rig import ANN, DAY, HOUR, Rig, eventually, record
 
 
 async def age(rig: Rig) -> float | None:
@@ -127,3 +128,29 @@ async def test_set_back_after_hours_in_which_nothing_was_written_it_is_noticed(r
     rig.clock.step_wall(-HOUR)
     async with rig.open() as store:
         assert (await store.open(ANN)).records == ()
+
+
+async def test_the_file_knows_when_it_was_closed(rig: Rig) -> None:
+    """Also when the date in it was not old enough yet to be noted anew."""
+    async with rig.open() as store:
+        await store.open(ANN)
+        rig.clock.jump(writer.MARK_SECONDS / 2)
+    assert noted(rig) == pytest.approx(rig.clock.wall(), abs=0.01)
+
+
+async def test_the_file_learns_the_date_while_nobody_asks_for_anything(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also between the rounds in which it is swept: a process that is killed must have forgotten no more than said."""
+    monkeypatch.setattr(writer, "IDLE_SECONDS", 0.01)
+    async with rig.open() as store:
+        await store.open(ANN)
+        for _ in range(5):
+            rig.clock.jump(writer.MARK_SECONDS + 1.0)
+            eventually(lambda: abs(noted(rig) - rig.clock.wall()) < 0.01)
+
+
+def noted(rig: Rig) -> float:
+    """Return the date that the file knows of."""
+    [(date,)] = rig.sql("SELECT high_water FROM meta")
+    return float(date)
