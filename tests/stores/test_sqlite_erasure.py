@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
+from typing import Any
 
 import pytest
 
 from coatcheck.engine.store import Owner, Written
+from coatcheck.stores.seal import Seal
 from coatcheck.stores.sqlite import SQLiteStore
-from stores.sqlite_rig import ANN, BOB, DAY, KEYS, Rig, eventually, record
+from stores.sqlite_rig import ANN, BOB, DAY, KEYS, PATIENCE, Rig, eventually, record
 
 SECRET = b"plain canary of a body"
 
@@ -132,14 +135,50 @@ async def test_a_replaced_value_is_gone_with_the_session(rig: Rig) -> None:
         assert [] == [mark for mark in marks if mark in found]
 
 
+async def test_after_a_clear_no_key_of_the_session_is_left_in_memory(rig: Rig) -> None:
+    async with rig.open() as store:
+        derived = store._threads.writer._seal._derived
+        ids = {}
+        for owner in (ANN, BOB):
+            ids[owner] = (await store.open(owner)).id
+            await store.put(owner, ids[owner], record(), keep_for=DAY)
+        assert set(ids.values()) == set(derived)
+        await store.clear(ANN)
+        assert {ids[BOB]} == set(derived)
+        await store.clear_all("ipc")
+        assert {} == derived
+
+
+async def test_nor_is_one_that_a_reader_derives_while_the_session_ends(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had read the salt before; what it derives then it forgets again."""
+    has_read, go = threading.Event(), threading.Event()
+    opener = Seal.opener
+
+    def late(self: Seal, *asked: Any) -> Any:
+        has_read.set()
+        go.wait(PATIENCE)
+        return opener(self, *asked)
+
+    async with rig.open() as store:
+        session = await store.open(ANN)
+        await store.put(ANN, session.id, record(), keep_for=DAY)
+        monkeypatch.setattr(Seal, "opener", late)
+        opening = asyncio.ensure_future(store.open(ANN))
+        await asyncio.to_thread(has_read.wait, PATIENCE)
+        await store.clear(ANN)
+        go.set()
+        assert session.id == (await opening).id
+        eventually(lambda: not store._threads.writer._seal._derived)
+
+
 def _all_in(marks: list[bytes], found: bytes) -> bool:
     return all(mark in found for mark in marks)
 
 
 def marks_of(rig: Rig, owner: Owner) -> list[bytes]:
     """Return what is recognizable of a session on the disk: its salt, its id, and parts of each blob."""
-    from coatcheck.stores.seal import Seal  # noqa: PLC0415 - tells under what the owner is filed
-
     [digest] = [each.digest for each in Seal(KEYS).owners(owner)]
     [(number, id_, salt)] = rig.sql(
         "SELECT s.session, s.id, t.salt FROM sessions AS s JOIN salts AS t ON t.slot = s.slot WHERE s.owner = ?",
