@@ -9,6 +9,7 @@ import os
 import signal
 import sqlite3
 import stat
+import struct
 from typing import TYPE_CHECKING
 
 import pytest
@@ -254,6 +255,33 @@ async def test_a_file_damaged_while_it_is_open_is_moved_aside(
         assert {0o600} == {stat.S_IMODE(each.stat().st_mode) for each in rig.aside()}
 
 
+async def test_with_a_damaged_file_goes_what_lies_beside_it(rig: Rig) -> None:
+    """Another program that reads it keeps its log from being emptied; an old log must never be beside a new file."""
+    await stored(rig)
+    async with rig.open() as store:
+        session = await store.open(ANN)
+        with contextlib.closing(sqlite3.connect(rig.path, isolation_level=None)) as other:
+            other.execute("BEGIN")
+            other.execute("SELECT count(*) FROM meta").fetchall()
+            await rig.clock.advance(1.0)
+            await store.put(ANN, session.id, record("log"), keep_for=DAY)
+            [(sealed, _)] = rig.sql("SELECT sealed, max(started) FROM entries")
+            every_page(rig)
+            forget_pages(store)
+            await until_replaced(rig, store)
+            # The names go on with a date.
+            moved = {each.name.partition("Z")[2]: each for each in rig.aside()}
+            assert {"", "-wal", "-shm"} == set(moved)
+            assert sealed in moved["-wal"].read_bytes()
+            again = await store.open(ANN)
+            assert again.id != session.id
+            assert {} == held(again)
+            assert Written.APPLIED is await store.put(ANN, again.id, record(), keep_for=DAY)
+        assert () == (await store.check()).problems
+    async with rig.open() as store:
+        assert {("zones", b""): b"[1]"} == held(await store.open(ANN))
+
+
 async def until_replaced(rig: Rig, store: SQLiteStore) -> None:
     """Use a store until it has met the damage and begun anew; on the way it may fail, and brings no value."""
     for number in range(400):
@@ -441,6 +469,29 @@ async def test_a_row_that_was_changed_is_rejected_and_deleted(rig: Rig, change: 
         assert ((), 0) == (again.records, again.rejected)
         assert 0 == rig.sql("SELECT count(*) FROM entries")[0][0]
         assert Written.APPLIED is await store.put(ANN, again.id, record(), keep_for=DAY)
+
+
+@pytest.mark.parametrize("column", ["name", "kind", "started", "sealed"])
+async def test_a_row_changed_at_any_byte_is_rejected_and_deleted(rig: Rig, column: str) -> None:
+    async with rig.open() as store:
+        session = await store.open(ANN)
+        await store.put(ANN, session.id, record(), keep_for=DAY)
+        [(content,)] = rig.sql(f"SELECT {column} FROM entries")
+        whole = struct.pack(">d", content) if column == "started" else content
+        for place in range(len(whole)):
+            changed = bytearray(whole)
+            # Down, where it can be: what is dated far ahead is not even looked at.
+            changed[place] = changed[place] - 1 if changed[place] else 1
+            rig.sql(
+                f"UPDATE entries SET {column} = ?",
+                struct.unpack(">d", changed)[0] if column == "started" else bytes(changed),
+            )
+            back = await store.open(ANN)
+            assert ((), 1) == (back.records, back.rejected), place
+            assert [] == rig.sql("SELECT * FROM entries")
+            await store.put(ANN, session.id, record(), keep_for=DAY)
+            [(content,)] = rig.sql(f"SELECT {column} FROM entries")
+        assert {("zones", b""): b"[1]"} == held(await store.open(ANN))
 
 
 ROWS = {
