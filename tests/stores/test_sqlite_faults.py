@@ -292,7 +292,13 @@ async def until_replaced(rig: Rig, store: SQLiteStore) -> None:
             session = await store.open(owner)
             assert all(each.body == b"x" * 500 for each in session.records)
             await store.put(owner, session.id, record("new"), keep_for=DAY)
+        await replaced(store)
     raise AssertionError("the damage was never met")
+
+
+async def replaced(store: SQLiteStore) -> None:
+    """Return when the writer has replaced a file of which the reader has just told it that it is damaged."""
+    await store._threads.chore(lambda: None)
 
 
 def forget_pages(store: SQLiteStore) -> None:
@@ -389,6 +395,7 @@ async def test_a_file_that_vanishes_or_is_emptied_harms_nobody_for_long(rig: Rig
             with contextlib.suppress(StoreFailed):
                 session = await store.open(ANN)
                 await store.put(ANN, session.id, record("after"), keep_for=DAY)
+            await replaced(store)
         assert {("after", b"")} == set(held(await store.open(ANN)))
 
 
