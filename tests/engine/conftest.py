@@ -15,6 +15,7 @@ from coatcheck.stores.sqlite import SQLiteStore
 from coatcheck.testing import FakeClock, settle
 from engine.blocking_store import Blocking, Disk, DiskFile, LoopThread
 from engine.invariants import check_at_rest, check_in_step
+from engine.recorded_store import FileDisk
 from engine.world import World
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from coatcheck.engine.store import Store
+    from engine.recorded_world import MakeDisk
 
 memory_only = pytest.mark.parametrize("beneath", ["memory"], indirect=True)
 """For a test of something that a store changes by design; a line above it says what that is."""
@@ -80,6 +82,15 @@ def disk(
     file = DiskFile(sqlite_store(), store_thread)
     yield file
     file.end()
+
+
+@pytest.fixture
+def file_disk(tmp_path: Path, store_thread: LoopThread, ring: KeyRing) -> MakeDisk:
+    """Make disks for a recorded world: SQLite files, each in a folder of its own."""
+    numbers = itertools.count()
+    return lambda clock: FileDisk(
+        clock, folder=tmp_path / f"disk-{next(numbers)}", ring=ring, thread=store_thread
+    )
 
 
 @pytest_asyncio.fixture

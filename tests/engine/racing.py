@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from engine.record import Get, Load
+    from engine.recorded_world import MakeDisk
 
     Scenario = Callable[[World, random.Random], None]
 
@@ -41,14 +42,19 @@ def race(**options: Any) -> Callable[[Scenario], Scenario]:
     return register
 
 
-def run(name: str, seed: int) -> None:
-    """Run one scenario in the order that *seed* decides.
+def needs_store(name: str) -> bool:
+    """Tell whether a scenario is about what lies beneath."""
+    return "disk" in RACES[name][1]
+
+
+def run(name: str, seed: int, disk: MakeDisk | None = None) -> None:
+    """Run one scenario in the order that *seed* decides, on its own disk or on another one.
 
     Raises:
         AssertionError: what was promised did not hold; a note tells the seed.
     """
     scenario, options = RACES[name]
-    world = World(ShuffledLoop(seed), **options)
+    world = World(ShuffledLoop(seed), **(options if disk is None else {**options, "disk": disk}))
     try:
         try:
             scenario(world, random.Random(seed))

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import functools
+from typing import TYPE_CHECKING
 
 import pytest
 
 from engine.keys_property import check_keys
 from engine.mutants import MUTANTS
 from engine.mutants_of_stores import MUTANTS as MUTANTS_OF_STORES
-from engine.races import RACES, run
+from engine.races import RACES, needs_store, run
 from engine.recorded_store import MemoryDisk
 from engine.session_machine import check_machine
+
+if TYPE_CHECKING:
+    from engine.recorded_world import MakeDisk
 
 MOST_SEEDS = 200
 
@@ -87,9 +91,9 @@ NOTICED_AT_RANDOM_BENEATH = (
 )
 
 
-def race_over_seeds(name: str) -> None:
+def race_over_seeds(name: str, disk: MakeDisk | None = None) -> None:
     for seed in range(MOST_SEEDS):
-        run(name, seed)
+        run(name, seed, disk)
 
 
 def keys() -> None:
@@ -102,6 +106,13 @@ def test_mutant_is_noticed(name: str) -> None:
     check = keys if name == "colon_key" else functools.partial(race_over_seeds, NOTICED_BY[name])
     with MUTANTS[name](), pytest.raises(AssertionError):
         check()
+
+
+@pytest.mark.parametrize("name", [name for name, race in NOTICED_BY.items() if needs_store(race)])
+def test_mutant_of_the_way_to_the_store_is_noticed_on_a_file(name: str, file_disk: MakeDisk) -> None:
+    """Nothing that SQLite does, or does not do, hides that a rule is gone."""
+    with MUTANTS[name](), pytest.raises(AssertionError):
+        race_over_seeds(NOTICED_BY[name], file_disk)
 
 
 @pytest.mark.parametrize("name", [*NOTICED_AT_RANDOM, *NOTICED_AT_RANDOM_BENEATH])
@@ -119,6 +130,6 @@ def test_every_mutant_has_its_check() -> None:
 
 
 def test_engine_itself_passes() -> None:
-    """What fails under the mutants passes without them: the same seeds of the races do so in `test_races`."""
+    """What fails under the mutants passes without them: the same seeds of the races do so in `test_races`, which also runs them on files."""
     keys()
     check_machine(examples=100, seed=1, shrink=False)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import random
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from coatcheck.stores.key_ring import KeyRing
-from engine.blocking_store import LoopThread
-from engine.hand_clock import HandClock
 from engine.keys_property import check_keys
-from engine.recorded_store import FileDisk, MemoryDisk
+from engine.recorded_store import MemoryDisk
 from engine.session_machine import check_machine
+
+if TYPE_CHECKING:
+    from engine.recorded_world import MakeDisk
 
 DEEP = bool(os.environ.get("COATCHECK_DEEP"))
 # The same examples for every change, so that what fails is the change; the deep search draws others each time.
@@ -34,16 +33,9 @@ def test_session_keeps_its_promises_with_a_store() -> None:
 
 
 @pytest.mark.timeout(3_600 if DEEP else 600)
-def test_session_keeps_its_promises_with_a_file(
-    tmp_path: Path, store_thread: LoopThread, ring: KeyRing
-) -> None:
+def test_session_keeps_its_promises_with_a_file(file_disk: MakeDisk) -> None:
     """The same with SQLite: what a killed process leaves is what the next one opens, and a clock set back is noticed."""
-    numbers = itertools.count()
-
-    def disk(clock: HandClock) -> FileDisk:
-        return FileDisk(clock, folder=tmp_path / str(next(numbers)), ring=ring, thread=store_thread)
-
-    check_machine(examples=2_000 if DEEP else 70, seed=SEED, disk=disk)
+    check_machine(examples=2_000 if DEEP else 140, seed=SEED, disk=file_disk)
 
 
 def test_no_two_arguments_share_a_key() -> None:
