@@ -48,6 +48,34 @@ def say(*words: object) -> None:
     os.write(1, (" ".join(map(str, words)) + "\n").encode())
 
 
+async def put(
+    store: SQLiteStore, owner: Owner, session: bytes, number: int, resource: str, size: int
+) -> Written:
+    """Put a body whose load began up to 100 seconds ago."""
+    age = random.Random(f"{owner.user} {number} {resource}").random() * 100.0
+    content = body(owner, session, number, time.time() - age, size)
+    return await store.put(owner, session, Record(resource, b"", content, age), keep_for=KEEP)
+
+
+async def fill(path: str, keys: str, users: int) -> dict[tuple[str, str], str]:
+    """Give every user a session of one entry; return session and resource of each, with its user."""
+    store = SQLiteStore(path, keys=KeyRing.read(keys))
+
+    async def one(number: int) -> tuple[tuple[str, str], str]:
+        owner, resource = owner_of(number), RESOURCES[number % len(RESOURCES)]
+        session = (await store.open(owner)).id
+        assert await put(store, owner, session, 0, resource, 300) is Written.APPLIED
+        return (session.hex(), resource), owner.user
+
+    try:
+        filled: dict[tuple[str, str], str] = {}
+        for start in range(0, users, 500):
+            filled.update(await asyncio.gather(*map(one, range(start, start + 500))))
+        return filled
+    finally:
+        await store.aclose()
+
+
 async def work(store: SQLiteStore, users: int, task: int, seed: int) -> None:
     """Open, put and clear at random."""
     draw = random.Random(f"{seed} {task}")
@@ -57,12 +85,12 @@ async def work(store: SQLiteStore, users: int, task: int, seed: int) -> None:
         for each in session.records:
             assert (owner.user, session.id.hex()) == read(each.body)[:2]
         for resource in draw.sample(RESOURCES, draw.randrange(1, 3)):
-            age = draw.random() * 100.0
-            content = body(owner, session.id, number, time.time() - age, draw.choice((0, 300, 900, 5_000)))
-            written = await store.put(owner, session.id, Record(resource, b"", content, age), keep_for=KEEP)
+            size = draw.choice((0, 300, 900, 5_000))
+            written = await put(store, owner, session.id, number, resource, size)
             if written is Written.APPLIED and draw.random() < 0.1:
                 say("put", owner.user, session.id.hex(), resource)
         if draw.random() < 0.15:
+            say("clears", owner.user)
             await store.clear(owner)
             say("cleared", owner.user, session.id.hex())
 
