@@ -25,8 +25,17 @@ if TYPE_CHECKING:
     from coatcheck.engine.store import Store
     from engine.recorded_world import MakeDisk
 
-memory_only = pytest.mark.parametrize("beneath", ["memory"], indirect=True)
+
+def lying_on(*kinds: str) -> pytest.MarkDecorator:
+    """Choose for one test what lies beneath; a line above it says why."""
+    return pytest.mark.parametrize("beneath", kinds, indirect=True)
+
+
+memory_only = lying_on("memory")
 """For a test of something that a store changes by design; a line above it says what that is."""
+
+on_stores = pytest.mark.usefixtures("laid_beneath")
+"""For files whose tests make their caches themselves: they, too, lie on what `beneath` says."""
 
 
 class MakeCache(Protocol):
@@ -57,11 +66,22 @@ def ring() -> KeyRing:
     return KeyRing.drawn()
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-def beneath(request: pytest.FixtureRequest) -> str:
-    """Say what lies beneath the memory of a cache: every test runs with nothing there, and with a SQLite store."""
-    kind: str = request.param
-    return kind
+def beneath_of(*kinds: str) -> Any:
+    """Make the fixture that says what lies beneath the memory of a cache: every test runs on each of *kinds*.
+
+    Nothing but ``memory``; a store in ``sqlite`` that takes no time as far as the loop can tell; or a ``bare`` one, as a
+    program has it, for tests that count no turns of the loop.
+    """
+
+    @pytest.fixture(name="beneath", params=kinds)
+    def beneath(request: pytest.FixtureRequest) -> str:
+        kind: str = request.param
+        return kind
+
+    return beneath
+
+
+beneath = beneath_of("memory", "sqlite")
 
 
 @pytest.fixture
@@ -69,6 +89,28 @@ def sqlite_store(tmp_path: Path, clock: FakeClock, ring: KeyRing) -> Callable[[]
     """Make stores, each in a file of its own."""
     numbers = itertools.count()
     return lambda: SQLiteStore(tmp_path / f"sessions-{next(numbers)}.db", keys=ring, clock=clock)
+
+
+@pytest.fixture
+def laid_beneath(
+    beneath: str, tmp_path: Path, ring: KeyRing, store_thread: LoopThread, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """Lay a file of its own beneath every cache that is made with no store, also by a `SyncCache`."""
+    made: list[SQLiteStore] = []
+    init = SessionCache.__init__
+
+    def on_a_file(cache: SessionCache[Any], *given: Any, **options: Any) -> None:
+        if options.get("store") is None:
+            store = SQLiteStore(tmp_path / f"beneath-{len(made)}.db", keys=ring, clock=options.get("clock"))
+            made.append(store)
+            options["store"] = store if beneath == "bare" else Blocking(store, store_thread)
+        init(cache, *given, **options)
+
+    if beneath != "memory":
+        monkeypatch.setattr(SessionCache, "__init__", on_a_file)
+    yield
+    for each in made:
+        store_thread.run(each.aclose())
 
 
 @pytest.fixture

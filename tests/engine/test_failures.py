@@ -25,6 +25,9 @@ from coatcheck.errors import (
     UpstreamFailed,
 )
 from coatcheck.testing import FakeClock, GatedLoader, settle
+from engine.conftest import memory_only, on_stores
+
+pytestmark = on_stores
 
 MINUTE = 60.0
 HOUR = 3600.0
@@ -391,6 +394,8 @@ async def test_ten_minutes_of_503_are_hardly_noticed() -> None:
     assert len(world.upstream.calls) <= gets / 10
 
 
+# 10,000 users in a file take half a minute: how their loads are spread is decided above it.
+@memory_only
 async def test_a_crowd_that_would_expire_together_is_spread() -> None:
     """10,000 users loaded in one instant: the peak of refreshes is at most twice the mean, and nobody waits."""
     users, ttl, span = 10_000, 100 * MINUTE, 10 * MINUTE
@@ -419,6 +424,8 @@ async def test_a_crowd_that_would_expire_together_is_spread() -> None:
     assert max(per_span.values()) <= 2 * users / len(per_span)
 
 
+# 10,000 users in a file take half a minute: how their loads are spread is decided above it.
+@memory_only
 async def test_a_crowd_that_has_expired_stays_below_the_limit() -> None:
     """10,000 users come back after the ttl: never more loads in a second than allowed, and all are answered."""
     users, rate = 10_000, 500.0

@@ -23,7 +23,10 @@ from coatcheck.engine.events import EntryRemoved, Event, Feed, LoadEnded, Sessio
 from coatcheck.engine.stats import Cause, End, Removal
 from coatcheck.errors import Forbidden, InvalidKey, LoadTimeout, SettingsError, UpstreamUnreachable
 from coatcheck.testing import FakeClock, GatedLoader, settle
+from engine.conftest import lying_on, memory_only, on_stores
 from engine.threads import in_child
+
+pytestmark = on_stores
 
 ANN, BOB = "ann@example.com", "bob@example.com"
 KEY = b"0123456789abcdef"
@@ -222,6 +225,8 @@ async def test_no_pseudonym_is_made_for_nobody(monkeypatch: pytest.MonkeyPatch) 
     assert not cache._feed._attended.locked()
 
 
+# There is no cache in it.
+@memory_only
 def test_a_key_that_can_be_guessed_is_refused() -> None:
     with pytest.raises(SettingsError, match="16 random bytes"):
         Told(pseudonym_key=KEY[:-1])
@@ -278,6 +283,8 @@ async def test_an_observer_that_is_held_up_holds_nobody_up() -> None:
         assert 0 == cache.stats().events_dropped
 
 
+# There is no cache in it.
+@memory_only
 async def test_what_an_observer_is_too_slow_for_is_dropped_and_counted() -> None:
     observer = Observer()
     observer.let_go.clear()
@@ -315,6 +322,8 @@ async def test_the_thread_begins_with_the_first_event_and_ends_with_the_cache(
     await observer.ended()
 
 
+# There is no cache in it.
+@memory_only
 async def test_the_thread_ends_when_nothing_happens_and_another_begins(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -331,6 +340,8 @@ async def test_the_thread_ends_when_nothing_happens_and_another_begins(
     assert 100 == len(observer.told)
 
 
+# There is no cache in it.
+@memory_only
 def test_no_event_is_lost_or_told_out_of_order_as_threads_end_and_begin(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -353,6 +364,8 @@ def test_no_event_is_lost_or_told_out_of_order_as_threads_end_and_begin(
     assert 0 == feed.failures
 
 
+# There is no cache in it.
+@memory_only
 def test_what_is_sent_while_a_thread_gives_up_is_told_by_it() -> None:
     """The sender saw the queue attended and began no other."""
     observer = Observer()
@@ -387,6 +400,8 @@ def test_what_is_sent_while_a_thread_gives_up_is_told_by_it() -> None:
     assert not feed._attended.locked()
 
 
+# There is no cache in it.
+@memory_only
 async def test_events_wait_when_no_thread_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
     observer = Observer()
     feed = Feed(observer)
@@ -459,6 +474,8 @@ async def test_a_cache_that_nobody_closed_is_garbage_also_if_its_observer_knows_
     await clock.advance(0)
 
 
+# A store that takes no time has its loop in a thread that the child has not.
+@lying_on("memory", "bare")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform does not fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_cache_that_is_first_used_in_a_forked_child_tells_its_observer_there() -> None:

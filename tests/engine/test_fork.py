@@ -11,16 +11,19 @@ import pytest
 
 from coatcheck import SessionCache, SyncCache
 from coatcheck.errors import ForkedCache
+from engine.conftest import beneath_of, on_stores
 from engine.threads import Upstream, hit, in_child, meet, result, spawn, spawn_loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 pytestmark = [
+    on_stores,
     pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform does not fork"),
     # Later Pythons warn of every fork of a process with threads, which is what is tested here.
     pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
 ]
+beneath = beneath_of("memory", "bare")
 
 ANN = "ann@example.com"
 

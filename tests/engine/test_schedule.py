@@ -14,6 +14,9 @@ import pytest
 from coatcheck import Catalog, Policy, Schedule, SessionCache
 from coatcheck.errors import LoaderBroke, PolicyError
 from coatcheck.testing import FakeClock
+from engine.conftest import memory_only, on_stores
+
+pytestmark = on_stores
 
 HOUR = 3600.0
 
@@ -216,6 +219,8 @@ async def test_one_users_trouble_is_not_the_next_ones(trouble: type[BaseExceptio
         {"jitter": 1.0},
     ],
 )
+# There is no cache in it.
+@memory_only
 def test_a_schedule_that_cannot_work_is_refused(figures: dict[str, Any]) -> None:
     """The message says what to write instead."""
     with pytest.raises(PolicyError, match=r"must be|write"):

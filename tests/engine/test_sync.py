@@ -29,11 +29,15 @@ from coatcheck.errors import (
     WouldBlockLoop,
 )
 from coatcheck.testing import FakeClock
+from engine.conftest import beneath_of, memory_only, on_stores
 from engine.threads import PATIENCE, Api, Upstream, conserved, meet, result, spawn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from concurrent.futures import Future
+
+pytestmark = on_stores
+beneath = beneath_of("memory", "bare")
 
 ANN = "ann@example.com"
 BOB = "bob@example.com"
@@ -68,6 +72,8 @@ class Interrupted(BaseException):
 # -- its thread -------------------------------------------------------------------------------------------------------
 
 
+# A SQLite store has its threads from the moment when it is made.
+@memory_only
 def test_nothing_begins_before_the_first_load(upstream: Upstream) -> None:
     before = threading.active_count()
     with SyncCache(upstream.catalog, connect=upstream.connect) as cache:
@@ -234,6 +240,8 @@ def test_a_cache_that_is_not_enabled_keeps_nothing(upstream: Upstream) -> None:
         assert [1, 2] == [cache.session(ANN).get(upstream.account) for _ in range(2)]
 
 
+# There is no cache in it.
+@memory_only
 def test_the_options_of_a_get_are_shown_to_readers() -> None:
     shown = inspect.signature(SyncSession.get)
     assert ["self", "resource", "force_refresh", "deep", "max_age", "arguments"] == list(shown.parameters)
@@ -533,6 +541,8 @@ def test_after_the_close_everything_raises(upstream: Upstream) -> None:
     assert 1 == cache.stats().resources["account"].loads
 
 
+# A SQLite store has its threads from the moment when it is made.
+@memory_only
 def test_closing_a_cache_that_was_never_used_begins_nothing(upstream: Upstream) -> None:
     before = threading.active_count()
     cache = SyncCache(upstream.catalog, connect=upstream.connect)

@@ -56,6 +56,13 @@ async def reach(event: threading.Event) -> None:
     assert await asyncio.get_running_loop().run_in_executor(None, event.wait, PATIENCE)
 
 
+async def until(check: Callable[[], bool]) -> None:
+    """Turn this loop until something holds that takes more than its turns: a store with threads of its own, say."""
+    async with asyncio.timeout(PATIENCE):
+        while not check():  # noqa: ASYNC110 - in another thread nobody sets an event for it
+            await asyncio.sleep(0)
+
+
 def in_child(check: Callable[[], None]) -> int:
     """Return the exit code of a forked child that checks something: 0 if it holds there."""
     sys.stderr.flush()
