@@ -119,6 +119,23 @@ async def test_on_a_small_disk_it_stays_within_what_there_is(
     assert 1024 * 1024 < max(used) < disk
 
 
+@pytest.mark.parametrize(("sessions", "kept"), [(1, 1), (50, 50), (1_000, 700)])
+async def test_on_a_crowded_disk_it_does_not_give_up_all_it_has(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, sessions: int, kept: int
+) -> None:
+    """What others fill is not to be had back by ending ever more sessions."""
+    async with rig.open() as store:
+        for number in range(sessions):
+            owner = Owner("ipc", f"user {number}")
+            session = await store.open(owner)
+            await store.put(owner, session.id, record(body=b"x" * 3_000), keep_for=DAY)
+            await rig.clock.advance(1.0)
+        monkeypatch.setattr(StoreFile, "room", lambda _file: 900_000)
+        for _ in range(100):
+            assert Written.APPLIED is await store.put(owner, session.id, record(body=b"y"), keep_for=DAY)
+        assert kept <= (await store.size()).sessions
+
+
 async def test_full_it_makes_room_by_ending_who_came_longest_ago(rig: Rig) -> None:
     async with rig.open() as store:
         ids = {}

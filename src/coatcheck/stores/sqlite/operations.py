@@ -39,11 +39,16 @@ class Operation(Call[T]):
     Attributes:
         synced: it is on the disk before it is answered.
         erases: so is the end of what it removed: nothing of it is left in the log.
+        applied: of one that erases, whether it has been committed.
     """
 
-    __slots__ = ()
+    __slots__ = ("applied",)
     synced: ClassVar[bool] = False
     erases: ClassVar[bool] = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.applied = False
 
     def run(self, tables: Tables) -> None:
         """Do it and note the answer. What SQLite raises is the whole transaction's; it may be run again."""
@@ -272,7 +277,6 @@ def end_buried(tables: Tables, stones: Iterable[Stone]) -> None:
             tables.all_sessions() if grave is Grave.EVERYONE else tables.sessions_of(columns[grave], [digest])
         )
         tables.end(ended, entries=False)
-    tables.seal.forget_all()
 
 
 def run_puts(tables: Tables, puts: Sequence[Put]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import sqlite3
+import threading
 from typing import TYPE_CHECKING, Final
 
 from coatcheck.errors import CoatcheckError, StoreFailed
@@ -42,6 +43,8 @@ class Reader:
         self._dates = dates
         self._tombstones = tombstones
         self._ending = False
+        self._touched: list[tuple[float, int, bytes]] = []
+        self._lock = threading.Lock()
 
     def run(self) -> None:
         """Be the thread: answer until the end of it."""
@@ -123,11 +126,22 @@ class Reader:
 
     def _touch(self, touched: list[tuple[float, int, bytes]]) -> None:
         """Have sessions marked as opened: those opened longest ago are the first to go when there is no more room."""
+        # One chore for all that come until it is done: it may take as long as a lock on the file is waited for.
+        with self._lock:
+            under_way = len(self._touched) > 0
+            self._touched += touched
+        if not under_way:
+            self._writer.asked.put(Chore(self._mark))
+
+    def _mark(self) -> None:
+        """Do so, in the writer's thread."""
+        with self._lock:
+            touched, self._touched = self._touched, []
 
         def mark(tables: Tables) -> None:
             tables.connection.executemany(TOUCH_SESSION, touched)
 
-        self._writer.asked.put(Chore(lambda: self._writer.attempt(mark)))
+        self._writer.attempt(mark)
 
 
 def _mistake(error: Exception) -> StoreFailed:

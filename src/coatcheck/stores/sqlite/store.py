@@ -126,7 +126,7 @@ class SQLiteStore:
 
     async def clear(self, owner: Owner) -> None:
         """End the owner's session. When this returns it is gone from the file and its log."""
-        await self._threads.write(Clear(owner))
+        await self._threads.clear(Clear(owner))
 
     async def clear_all(self, catalog: str) -> None:
         """End every session of a catalog.
@@ -134,7 +134,7 @@ class SQLiteStore:
         When this returns their rows and salts are gone from the file and its log. What is left of their entries can be
         opened by nobody, and is removed soon.
         """
-        await self._threads.write(ClearAll(catalog))
+        await self._threads.clear(ClearAll(catalog))
 
     async def aclose(self) -> None:
         """Write what is under way, leave the file complete with nothing beside it, and release it."""
@@ -203,6 +203,14 @@ class _Threads:
         """Have the writer do something; return its answer to come."""
         self._ask(self.writer.asked, call)
         return call.future
+
+    async def clear(self, call: Operation[None]) -> None:
+        """Have the writer do something that must not be lost, also if nobody waits for its end."""
+        try:
+            await self.write(call)
+        except asyncio.CancelledError:
+            self.writer.abandon(call)
+            raise
 
     def chore(self, work: Callable[[], T]) -> asyncio.Future[T]:
         """Have the writer do something between its transactions; return its answer to come."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+import threading
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
@@ -50,13 +51,19 @@ EVERYONE: Final[Stone] = (Grave.EVERYONE, bytes(DIGEST_BYTES))
 
 
 class Tombstones:
-    """The tombstones of one store. Written by its writer; `covers` may be asked from any thread."""
+    """The tombstones of one store. May be used from any thread.
+
+    Attributes:
+        lock: held while one is put up or taken down, and by who has to know that none is meanwhile.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         # By what they say, the slot that says it.
         self._stones: dict[Stone, int] = {}
+        self._unwritten: set[Stone] = set()
         self._file: int | None = None
+        self.lock = threading.RLock()
 
     def open(self) -> None:
         """Read what is noted, or begin the file.
@@ -79,7 +86,8 @@ class Tombstones:
 
     def pending(self) -> tuple[Stone, ...]:
         """Return what is to be ended."""
-        return tuple(self._stones)
+        with self.lock:
+            return tuple(self._stones)
 
     def covers(self, seal: Seal, owner: Owner) -> bool:
         """Tell whether an owner's session is not to be served."""
@@ -90,32 +98,30 @@ class Tombstones:
             or any((Grave.CATALOG, each.digest) in stones for each in seal.catalogs(owner.catalog))
         )
 
-    def put_up(self, stones: Iterable[Stone]) -> bool:
-        """Note that clears could not be applied; tell whether it is on the disk."""
-        if self._file is None:
-            return False
-        with contextlib.suppress(OSError):
+    def put_up(self, stones: Iterable[Stone], *, synced: bool = True) -> bool:
+        """Note clears that are not applied; tell whether the file has them all, also after a power cut if *synced*.
+
+        What cannot be written holds for this process, and is tried again with the next.
+        """
+        with self.lock:
             new = [stone for stone in stones if stone not in self._stones]
             free = sorted(set(range(1, SLOTS)) - set(self._stones.values()))
             if len(free) <= len(new):
                 # One is left for this.
                 new = [] if EVERYONE in self._stones else [EVERYONE]
-            for stone, slot in zip(new, free, strict=False):
-                # In memory first: that it cannot be written makes it no less true.
-                self._stones[stone] = slot
-                os.pwrite(self._file, bytes([stone[0]]) + stone[1], slot * _SLOT_BYTES)
-            if new:
-                os.fsync(self._file)
-            return True
-        return False
+            self._stones.update(zip(new, free, strict=False))
+            self._unwritten.update(new)
+            return self._write(synced=synced)
 
     def take_down(self, stones: Iterable[Stone]) -> None:
         """Note that clears are applied. One that is back after a power cut ends more than it has to, and no less."""
-        for stone in stones:
-            slot = self._stones.pop(stone, None)
-            if slot is not None and self._file is not None:
-                with contextlib.suppress(OSError):
-                    os.pwrite(self._file, bytes(1 + DIGEST_BYTES), slot * _SLOT_BYTES)
+        with self.lock:
+            for stone in stones:
+                slot = self._stones.pop(stone, None)
+                self._unwritten.discard(stone)
+                if slot is not None and self._file is not None:
+                    with contextlib.suppress(OSError):
+                        os.pwrite(self._file, bytes(_SLOT_BYTES), slot * _SLOT_BYTES)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -133,14 +139,54 @@ class Tombstones:
         if not (content.startswith(MARK) or MARK.startswith(content.rstrip(b"\0"))):
             return False
         os.fchmod(file, _PRIVATE)
-        if len(content) < _BYTES:
-            content = content[: len(content) // _SLOT_BYTES * _SLOT_BYTES] or MARK
-            # Not a hole: room that is there when it is needed. Where there is none now, there are no tombstones yet.
+        whole = (MARK + content[len(MARK) :]).ljust(_BYTES, b"\0")
+        if content != whole:
+            # Not a hole: room that is there when it is needed. Where there is none now, it is tried again when it is.
             with contextlib.suppress(OSError):
-                os.pwrite(file, content.ljust(_BYTES, b"\0"), 0)
+                os.pwrite(file, whole, 0)
                 os.fsync(file)
-        for slot in range(1, len(content) // _SLOT_BYTES):
+        content = whole
+        for slot in range(1, SLOTS):
             kind, digest = content[slot * _SLOT_BYTES], content[slot * _SLOT_BYTES + 1 :][:DIGEST_BYTES]
             if kind in set(Grave):
                 self._stones[Grave(kind), digest] = slot
         return True
+
+    def _write(self, *, synced: bool) -> bool:
+        """Write what is not written yet; tell whether all is."""
+        if not self._unwritten:
+            return True
+        try:
+            file = self._found()
+            for stone in sorted(self._unwritten):
+                slot = (bytes([stone[0]]) + stone[1]).ljust(_SLOT_BYTES, b"\0")
+                if os.pwrite(file, slot, self._stones[stone] * _SLOT_BYTES) == _SLOT_BYTES:
+                    self._unwritten.discard(stone)
+            if synced:
+                os.fsync(file)
+        except OSError:
+            return False
+        return not self._unwritten
+
+    def _found(self) -> int:
+        """Return the file; what somebody put in its place, or cut short, is made the file once more.
+
+        Raises:
+            OSError: it cannot be.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            there = self._path.stat(follow_symlinks=False)
+            if self._file is not None and os.path.samestat(os.fstat(self._file), there):
+                if there.st_size < _BYTES:
+                    self._begin(self._file)
+                return self._file
+        self.close()
+        self._file = os.open(self._path, _HOW, _PRIVATE)
+        self._begin(self._file)
+        return self._file
+
+    def _begin(self, file: int) -> None:
+        """Write the mark, and all that is noted anew."""
+        self._unwritten.update(self._stones)
+        with contextlib.suppress(OSError):  # where there is no room for all there may be for some
+            os.pwrite(file, MARK.ljust(_BYTES, b"\0"), 0)

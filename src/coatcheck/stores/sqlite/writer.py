@@ -268,32 +268,43 @@ class Writer:
         if not group:
             return
         kinds = {type(operation) for operation in group}
-        if Open in kinds and self._tombstones.pending():
-            # A session that is begun before what it follows has ended would end with it.
-            self._bury()
-        failure = self.attempt(
-            lambda tables: self._apply(tables, group, kinds), synced=any(kind.synced for kind in kinds)
-        )
+        # A session that is begun before what it follows has ended would end with it: so both in one.
+        stones = self._tombstones.pending() if Open in kinds else ()
+
+        def work(tables: Tables) -> None:
+            end_buried(tables, stones)
+            self._apply(tables, group, kinds)
+
+        failure = self.attempt(work, synced=len(stones) > 0 or any(kind.synced for kind in kinds))
         if failure is not None:
             self._note(group)
             _fail(group, failure)
             return
-        if Forget in kinds or ClearAll in kinds:
+        self._tombstones.take_down(stones)
+        if Forget in kinds or ClearAll in kinds or stones:
             self._sweep.want()
-        if any(kind.erases for kind in kinds):
-            deliver([each for each in group if not each.erases])
-            erasing = [each for each in group if each.erases]
-            failure = self._erase()
-            if failure is None:
-                deliver(erasing)
-            else:
-                _fail(erasing, failure)
-        else:
-            deliver(group)
+        self._answer(group)
         if self._file.log_too_long(LOG_BYTES):
             self._safely(self._write_back)
         if self._file.room() < RESERVE_BYTES:
             self._safely(self._reuse)
+
+    def _answer(self, group: list[Operation[Any]]) -> None:
+        """Answer a group that is committed; what erases, when it has."""
+        erasing = [each for each in group if each.erases]
+        if not erasing:
+            deliver(group)
+            return
+        for each in erasing:
+            # Under the lock: a note that comes too late would end a session begun since.
+            with self._tombstones.lock:
+                each.applied = True
+        deliver([each for each in group if not each.erases])
+        failure = self._erase()
+        if failure is None:
+            deliver(erasing)
+        else:
+            _fail(erasing, failure)
 
     def _apply(self, tables: Tables, group: list[Operation[Any]], kinds: set[type[Operation[Any]]]) -> None:
         if Put not in kinds:
@@ -404,7 +415,11 @@ class Writer:
     def _reuse(self) -> None:
         """See to it that the file has pages to use again: it should not have to grow any more."""
         tables = self._tables
-        if tables is not None and free_bytes(tables) < RESERVE_BYTES // 4:
+        if tables is None:
+            return
+        used = used_bytes(tables)
+        # What little a small file could give would not help; and what is made at once is a tenth of it.
+        if used > RESERVE_BYTES and free_bytes(tables) < min(RESERVE_BYTES // 4, used // 10):
             self._make_room()
 
     # -- the log ----------------------------------------------------------------------------------------------------
@@ -530,6 +545,18 @@ class Writer:
                 stones += each.stones(self._seal)
         if stones:
             self._tombstones.put_up(stones)
+
+    def abandon(self, call: Operation[Any]) -> None:
+        """Note, on an event loop, a clear that nobody waits for any more and that is not applied yet.
+
+        Who gave it up is told that it is not durable: it must not be lost with the process. Should it be applied later all
+        the same, it ends what it was to end, and the note nothing more.
+        """
+        with self._tombstones.lock:
+            if not call.applied:
+                # Not synced: a disk that is stuck must not keep the loop.
+                with contextlib.suppress(CoatcheckError):
+                    self._tombstones.put_up(call.stones(self._seal), synced=False)
 
     def _bury(self) -> bool:
         """Apply the clears that could not be applied before, by this process or an earlier one; tell whether it is done."""
