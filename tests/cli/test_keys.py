@@ -113,7 +113,7 @@ def test_without_a_setting_they_are_where_the_users_settings_are(keys: Keys) -> 
 def test_where_there_are_none_it_says_what_makes_some(keys: Keys, command: str, tmp_path: Path) -> None:
     path = tmp_path / "keys"
     ended = keys(command, "--keys", str(path))
-    assert (1, f"there is no file of keys at {path}; `coatcheck keys new` makes one") == (
+    assert (1, f"there is no file of keys at {path}; `coatcheck keys new --keys {path}` makes one") == (
         ended.code,
         ended.complaint,
     )

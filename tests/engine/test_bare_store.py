@@ -15,7 +15,7 @@ import pytest
 from coatcheck import Catalog, Limits, SessionCache, SyncCache
 from coatcheck.engine.entry import Outcome
 from coatcheck.engine.stats import StoreStats
-from coatcheck.errors import SessionCleared
+from coatcheck.errors import SessionCleared, StoreInUse
 from coatcheck.stores.key_ring import KeyRing
 from coatcheck.stores.sqlite import SQLiteStore
 from engine.mutants_of_stores import MUTANTS
@@ -44,6 +44,15 @@ def stored(cache: SessionCache[Any] | SyncCache[Any]) -> StoreStats:
     stats = cache.stats().store
     assert stats is not None
     return stats
+
+
+async def test_one_store_serves_one_cache(upstream: Upstream, open_store: OpenStore) -> None:
+    """A clear of one would not reach the memory of the other."""
+    store = open_store()
+    async with SessionCache(upstream.catalog, connect=upstream.connect, store=store) as cache:
+        with pytest.raises(StoreInUse, match="one store serves one cache"):
+            SessionCache(upstream.catalog, connect=upstream.connect, store=store)
+        assert 1 == await cache.session(ANN).get(upstream.account)
 
 
 # -- the blocking face ------------------------------------------------------------------------------------------------

@@ -633,6 +633,24 @@ class TestFaults:
         assert stats is not None
         assert stats.failures == (1 if operation == "open" else 0)  # eve's get did not wait
 
+    async def test_that_it_fails_is_logged_once_and_that_it_does_no_more(
+        self, make_cache: MakeCache, world: World, store: FaultyStore, clock: FakeClock,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:  # fmt: skip
+        caplog.set_level("INFO", "coatcheck.engine")
+        cache = make_cache(world, store=store)
+        store.fault(Fault.FAILS, "open")
+        for user in ("eve@example.com", "joe@example.com", ANN):
+            await cache.session(user).get(world.account)
+            await patience(clock)
+        store.heal()
+        await cache.session(BOB).get(world.account)
+        await patience(clock)
+        told = [each.getMessage() for each in caplog.records if "store" in each.getMessage()]
+        assert 1 == sum("fails to answer reads" in each for each in told)
+        assert 1 == sum("answers reads again, after" in each for each in told)
+        assert not any(user in each for user in (ANN, BOB, "eve@", "joe@") for each in told)
+
     async def test_what_reads_find_out_stops_no_write(
         self, make_cache: MakeCache, world: World, disk: Store, store: FaultyStore, clock: FakeClock
     ) -> None:

@@ -263,7 +263,7 @@ def test_a_file_of_something_else_is_refused(path: Path, content: bytes, problem
 
 
 def test_a_file_that_is_not_there_is_refused_with_what_makes_one(path: Path) -> None:
-    assert f"there is no file of keys at {path}; `coatcheck keys new` makes one" == refusal(
+    assert f"there is no file of keys at {path}; `coatcheck keys new --keys {path}` makes one" == refusal(
         lambda: KeyRing.read(path)
     )
 

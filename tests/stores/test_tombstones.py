@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,6 +20,7 @@ from coatcheck.stores.sqlite import SQLiteStore
 from coatcheck.stores.sqlite import tombstones as module
 from coatcheck.stores.sqlite.operations import Clear
 from coatcheck.stores.sqlite.tombstones import EVERYONE, SLOTS, Grave, Tombstones
+from coatcheck.stores.sqlite.upkeep import Upkeep, upkeep
 from coatcheck.testing import settle
 from coatcheck.testing.store_contract import held
 from stores.sqlite_rig import ANN, BOB, DAY, KEYS, Rig, eventually, record
@@ -26,7 +28,6 @@ from stores.test_sqlite_faults import locked
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from pathlib import Path
 
 EVE = Owner("other", ANN.user)
 DIGEST = bytes(range(32))
@@ -85,6 +86,15 @@ async def test_until_it_is_nothing_is_served(rig: Rig, everybody: bool) -> None:
     async with rig.open() as store:
         session = await store.open(ANN)
         assert ({}, False) == (held(session), session.id == old.id)
+
+
+@pytest.mark.parametrize("chore", [Upkeep.compact, lambda each: each.clear([])])
+async def test_who_works_on_a_closed_file_applies_it(rig: Rig, chore: Callable[[Upkeep], object]) -> None:
+    await not_cleared(rig, lambda store: store.clear(ANN))
+    with upkeep(rig.path, clock=rig.clock) as file:
+        chore(file)
+    assert [(2,)] == rig.sql("SELECT count(*) FROM sessions")
+    assert () == opened(Path(f"{rig.path}.clears")).pending()
 
 
 async def test_whose_it_is_need_not_be_anybody(rig: Rig) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from coatcheck.engine.connections import retrieve
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from coatcheck.engine.store import Store
 
 T = TypeVar("T")
+
+logger = logging.getLogger("coatcheck.engine")
 
 READ_SECONDS: Final = 0.25
 """How long a get waits for the store, and a caller for a write that they may rely on."""
@@ -38,14 +41,20 @@ class Way:
 
     After a failure only one in a while goes, until an answer comes.
 
-    Attributes:
+    Args:
+        what: goes that way; for the log, which tells once when it fails, and when it does no more.
         seconds: how long an operation may take.
+
+    Attributes:
+        seconds: the same.
         turns: for how many at once there is room.
     """
 
-    __slots__ = ("_alone_until", "_failed", "_pause", "seconds", "turns")
+    __slots__ = ("_alone_until", "_failed", "_failing_since", "_pause", "_what", "seconds", "turns")
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, what: str, seconds: float) -> None:
+        self._what = what
+        self._failing_since: float | None = None
         self.seconds = seconds
         self.turns = Slots(AT_ONCE)
         self._pause = 0.0
@@ -61,15 +70,24 @@ class Way:
             # This one finds out; the others go on without meanwhile.
             self._alone_until = now + self._pause
 
-    def answered(self) -> None:
+    def answered(self, now: float) -> None:
         """Note that an answer came."""
         self._pause, self._alone_until = 0.0, NEVER
+        if self._failing_since is not None:
+            logger.info("the store answers %s again, after %.1f s", self._what, now - self._failing_since)
+            self._failing_since = None
 
     def failed(self, began: float, now: float) -> None:
         """Note that none came for what began then."""
         if began <= self._failed:
             return  # of those under way at once one has told it all
         self._failed = now
+        if self._failing_since is None:
+            self._failing_since = now
+            logger.warning(
+                "the store fails to answer %s: it is left alone for a while and tried again by itself; gets go on without it",
+                self._what,
+            )
         self._pause = min(max(FIRST_PAUSE, self._pause * 2), LONGEST_PAUSE)
         self._alone_until = now + self._pause
 
@@ -85,8 +103,8 @@ class GuardedStore:
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
         self._clock = clock
-        self._reads = Way(READ_SECONDS)
-        self._writes = Way(WRITE_SECONDS)
+        self._reads = Way("reads", READ_SECONDS)
+        self._writes = Way("writes", WRITE_SECONDS)
         # What did not end in time: waited for by nobody. The loop itself keeps only weak references to tasks.
         self._late: set[asyncio.Future[object]] = set()
         self.failures = 0
@@ -155,7 +173,7 @@ class GuardedStore:
             if not asked.done():
                 self._give_up(asked)
         if asked.done() and not asked.cancelled() and asked.exception() is None:
-            way.answered()
+            way.answered(self._clock.monotonic())
             return asked.result()
         self.failures += 1
         way.failed(began, self._clock.monotonic())

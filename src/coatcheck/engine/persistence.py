@@ -17,7 +17,7 @@ from coatcheck.engine.guarded import GuardedStore, ended_in_time
 from coatcheck.engine.outbox import Outbox, Put
 from coatcheck.engine.policy import JITTER_STEPS, Freshness, judge
 from coatcheck.engine.stats import StoreStats
-from coatcheck.engine.store import Owner, Record, checked, is_closed
+from coatcheck.engine.store import Owner, Record, checked, claim, is_closed
 from coatcheck.engine.write_behind import WriteBehind, under
 from coatcheck.errors import BadUpstreamBody, StoreFailed
 
@@ -49,6 +49,7 @@ class Persistence:
     ) -> None:  # fmt: skip
         if is_closed(store):
             raise StoreFailed("the store is closed: a cache closes its store, and the next one needs another")
+        claim(store)
         self._store = GuardedStore(store, clock)
         self._catalog = catalog.name
         self._resources = {resource.signature: resource for resource in catalog if not resource.derived}

@@ -87,6 +87,17 @@ def is_closed(store: Store) -> bool:
     return getattr(store, "closed", False) is True
 
 
+def claim(store: Store) -> None:
+    """Take a store for one cache, if it can be had by one only.
+
+    Raises:
+        StoreInUse: another has it.
+    """
+    take = getattr(store, "claim", None)
+    if callable(take):
+        take()
+
+
 def is_shared(store: Store) -> bool:
     """Tell whether others than its cache may end sessions in a store; to be assumed unless it says otherwise."""
     return getattr(store, "shared", True) is not False
@@ -117,7 +128,8 @@ class Store(Protocol):
     Who awaits may be cancelled or go away; what was asked for may then be done or not.
 
     A store may have an attribute ``closed`` that is True once every call fails. A cache refuses to be made with such a one.
-    And one ``shared`` that is False if nobody but its cache clears sessions in it: one that has ended all the same, as for
+    A method ``claim()``, called when a cache is made, that raises `StoreInUse` if another cache has the store. And an attribute
+    ``shared`` that is False if nobody but its cache clears sessions in it: one that has ended all the same, as for
     want of room, then only leaves the store. Without, it counts as cleared by somebody else, and leaves the memory, too.
     """
 

@@ -123,7 +123,9 @@ class KeyRing:
         place = _checked(path)
         content = _content(place)
         if content is None:
-            raise KeysUnusable(f"there is no file of keys at {place}; `coatcheck keys new` makes one")
+            raise KeysUnusable(
+                f"there is no file of keys at {place}; `coatcheck keys new --keys {place}` makes one"
+            )
         return cls(_parsed(content.decode("ascii", "replace"), f"the file of keys {place}"))
 
     @classmethod

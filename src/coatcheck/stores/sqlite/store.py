@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from coatcheck.clock import SystemClock
-from coatcheck.errors import ForkedCache, StoreFailed
+from coatcheck.errors import ForkedCache, StoreFailed, StoreInUse
 from coatcheck.stores.key_provider import KeyProvider, ring_of
 from coatcheck.stores.key_ring import KeyRing
 from coatcheck.stores.seal import Seal
@@ -79,6 +79,7 @@ class SQLiteStore:
         self.path = Path(os.path.realpath(path))
         self._clock: Clock = SystemClock() if clock is None else clock
         self._dates = Dates(self._clock)
+        self._claimed = False
         file = StoreFile(self.path, self._clock)
         try:
             self._ring = KeyRing.at(self.path.with_suffix(".keys")) if keys is None else ring_of(keys)
@@ -96,6 +97,18 @@ class SQLiteStore:
 
     def __repr__(self) -> str:
         return f"<SQLiteStore at {self.path}>"
+
+    def claim(self) -> None:
+        """Take the store for oneself, as a cache does when it is made: a clear of one cache would not reach another.
+
+        Raises:
+            StoreInUse: a cache has it.
+        """
+        if self._claimed:
+            raise StoreInUse(
+                "another cache has this store: one store serves one cache; give each a file of its own"
+            )
+        self._claimed = True
 
     @property
     def closed(self) -> bool:
@@ -137,7 +150,7 @@ class SQLiteStore:
         await self._threads.clear(ClearAll(catalog))
 
     async def aclose(self) -> None:
-        """Write what is under way, leave the file complete with nothing beside it, and release it."""
+        """Write what is under way, leave the file complete with no log beside it, and release it."""
         await self._threads.aclose()
 
     async def size(self) -> StoreSize:

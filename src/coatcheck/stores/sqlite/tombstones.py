@@ -79,7 +79,9 @@ class Tombstones:
         except OSError as error:
             problem = error.strerror
         self.close()
-        raise StoreFailed(f"there can be no list of clears at {self._path}: {problem}")
+        raise StoreFailed(
+            f"there can be no list of clears at {self._path}: {problem}; it belongs to the store's file: delete both or none"
+        )
 
     def __repr__(self) -> str:
         return f"<{len(self._stones)} tombstones>"

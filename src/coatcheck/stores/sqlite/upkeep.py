@@ -18,6 +18,7 @@ from coatcheck.stores.seal import Seal
 from coatcheck.stores.sqlite.dates import Dates
 from coatcheck.stores.sqlite.file import StoreFile, translated
 from coatcheck.stores.sqlite.inspector import inspect, pseudonym
+from coatcheck.stores.sqlite.operations import end_buried
 from coatcheck.stores.sqlite.sweep import Sweep
 from coatcheck.stores.sqlite.tables import Ended, Tables
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
     from coatcheck.clock import Clock
+    from coatcheck.stores.sqlite.tombstones import Stone
 
 T = TypeVar("T")
 
@@ -39,6 +41,7 @@ class Upkeep:
     def __init__(self, file: StoreFile, tables: Tables) -> None:
         self._file = file
         self._tables = tables
+        self._buried: tuple[Stone, ...] = ()
 
     def clear(self, pseudonyms: Collection[str] | None = None) -> int:
         """End sessions, listed under *pseudonyms*, or all; return how many.
@@ -48,6 +51,7 @@ class Upkeep:
 
         def end(tables: Tables) -> int:
             rows = tables.connection.execute("SELECT session, slot, id, owner FROM sessions").fetchall()
+            self._bury(tables)
             ended = tables.end(
                 Ended(number, slot, id_)
                 for number, slot, id_, owner in rows
@@ -58,18 +62,26 @@ class Upkeep:
 
         ended = self._transact(end)
         self._erase()
+        self._file.tombstones.take_down(self._buried)
         return ended
 
     def compact(self) -> tuple[int, int]:
         """Remove what has expired and give back the room; return the bytes of the file before and after."""
         before = sum(self._file.sizes())
+        self._transact(self._bury)
         sweep = Sweep(sys.maxsize)
         sweep.restart()
         while sweep.due(self._tables.dates.now()):
             self._transact(sweep.step)
         translated(lambda: self._tables.connection.execute("VACUUM"))
         self._erase()
+        self._file.tombstones.take_down(self._buried)
         return before, sum(self._file.sizes())
+
+    def _bury(self, tables: Tables) -> None:
+        """End what clears were to end that could not be applied."""
+        self._buried = self._file.tombstones.pending()
+        end_buried(tables, self._buried)
 
     def _transact(self, work: Callable[[Tables], T]) -> T:
         def transact() -> T:
