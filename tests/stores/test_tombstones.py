@@ -372,6 +372,18 @@ def test_one_that_somebody_changed_meanwhile_is_made_anew(tmp_path: Path, change
     assert {(Grave.OWNER, DIGEST), (Grave.CATALOG, DIGEST)} == set(opened(path).pending())
 
 
+def test_once_closed_it_leaves_the_file_to_the_next(tmp_path: Path) -> None:
+    """Another process may note its own clears there, in the same slots."""
+    path = tmp_path / "clears"
+    late = opened(path)
+    other = Tombstones(path)
+    other.open()
+    assert other.put_up([(Grave.OWNER, DIGEST)])
+    assert not late.put_up([(Grave.OWNER, DIGEST[::-1])])
+    other.close()
+    assert ((Grave.OWNER, DIGEST),) == opened(path).pending()
+
+
 def test_what_cannot_be_written_holds_and_is_tried_again(tmp_path: Path) -> None:
     path = tmp_path / "clears"
     stones = Tombstones(path)

@@ -288,7 +288,7 @@ class _Derived:
         self._heads = heads
         # Who only reads needs none.
         self._names: HMAC | None = None
-        self._boxes: dict[object, _Box] = {}
+        self._boxes: dict[bytes, _Box] = {}
 
     def name(self, resource: str, arguments: bytes) -> bytes:
         names = self._names
@@ -309,14 +309,13 @@ class _Derived:
 
     def open(self, kind: object, name: object, started: object, sealed: object) -> Contents | None:
         """Return what `seal` sealed: see `Seal.opener`."""
-        # One look at each: a session that comes back waits for this once for each of its entries.
         if not (
             type(started) is float
             and type(sealed) is type(kind) is type(name) is bytes
             and len(kind) == len(name) == DIGEST_BYTES
         ):
             return None
-        box = self._boxes.get(sealed[:_NONCE]) or self.box(sealed[:_NONCE])
+        box = self.box(sealed[:_NONCE])
         packed = None if box is None else box.open(sealed, _filed(kind, name, started))
         return None if packed is None else unpack(packed)
 
@@ -359,6 +358,11 @@ def framed(*parts: bytes | str) -> bytes:
     return written
 
 
+# How what a session's subkeys are derived for begins; its owner and its id follow.
+_ENTRIES: Final = framed(b"coatcheck 1", b"entries")
+_NAMES: Final = framed(b"coatcheck 1", b"names")
+
+
 def _head(key: Key) -> bytes:
     """Return how all begins that is sealed with a key."""
     return VERSION + bytes.fromhex(key.id)
@@ -394,8 +398,3 @@ def _digest(base: HMAC, *what: bytes | str) -> bytes:
     made = base.copy()
     made.update(framed(*what))
     return made.finalize()
-
-
-_ENTRIES: Final = framed(b"coatcheck 1", b"entries")
-_NAMES: Final = framed(b"coatcheck 1", b"names")
-"""How what a session's subkeys are derived for begins; its owner and its id follow."""

@@ -63,6 +63,7 @@ class Tombstones:
         self._stones: dict[Stone, int] = {}
         self._unwritten: set[Stone] = set()
         self._file: int | None = None
+        self._closed = True
         self.lock = threading.RLock()
 
     def open(self) -> None:
@@ -75,6 +76,7 @@ class Tombstones:
         try:
             self._file = os.open(self._path, _HOW, _PRIVATE)
             if self._read(self._file):
+                self._closed = False
                 return
         except OSError as error:
             problem = error.strerror
@@ -126,7 +128,11 @@ class Tombstones:
                         os.pwrite(self._file, bytes(_SLOT_BYTES), slot * _SLOT_BYTES)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Write nothing more: from now on the file may be another process's."""
+        self._closed = True
+        self._let_go()
+
+    def _let_go(self) -> None:
         file, self._file = self._file, None
         if file is not None:
             with contextlib.suppress(OSError):
@@ -158,6 +164,8 @@ class Tombstones:
         """Write what is not written yet; tell whether all is."""
         if not self._unwritten:
             return True
+        if self._closed:
+            return False
         try:
             file = self._found()
             for stone in sorted(self._unwritten):
@@ -182,7 +190,7 @@ class Tombstones:
                 if there.st_size < _BYTES:
                     self._begin(self._file)
                 return self._file
-        self.close()
+        self._let_go()
         self._file = os.open(self._path, _HOW, _PRIVATE)
         self._begin(self._file)
         return self._file

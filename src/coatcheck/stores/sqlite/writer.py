@@ -567,7 +567,7 @@ class Writer:
         return not self._tombstones.pending()
 
     def _finish(self) -> None:
-        """Leave the file complete, dated, and nothing beside it."""
+        """Leave the file complete, dated, and no log beside it."""
         self._marked = -math.inf
         self.attempt(lambda _tables: None)
         self._checkpoint("TRUNCATE")
