@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import os
 import signal
 import sys
@@ -71,8 +72,9 @@ def in_child(check: Callable[[], None]) -> int:
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     code = 1
     try:
-        # A child that hangs is ended by the kernel.
+        # A child that hangs tells where, and is ended by the kernel.
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        faulthandler.register(signal.SIGALRM, file=2, chain=True)
         signal.alarm(30)
         check()
         code = 0

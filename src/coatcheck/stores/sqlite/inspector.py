@@ -20,6 +20,7 @@ from coatcheck.stores.sqlite.dates import age
 from coatcheck.stores.sqlite.file import BUSY_SECONDS, Damaged, problem, readable, translated
 from coatcheck.stores.sqlite.place import beside, check_place, exists, unwritable
 from coatcheck.stores.sqlite.place import size as size_of
+from coatcheck.stores.sqlite.process import no_fork
 from coatcheck.stores.sqlite.schema import APPLICATION_ID, STEPS
 
 if TYPE_CHECKING:
@@ -215,7 +216,8 @@ class Inspector:
 
     def _ask(self, statement: str, *parameters: object) -> list[Any]:
         # Read to the end at once: a transaction that is left open keeps the log from being emptied.
-        return translated(lambda: self._connection.execute(statement, parameters).fetchall())
+        with no_fork:
+            return translated(lambda: self._connection.execute(statement, parameters).fetchall())
 
 
 def pseudonym(digest: object) -> str:
@@ -258,7 +260,9 @@ def connected(path: Path | str) -> Iterator[sqlite3.Connection]:
     if not exists(place):
         raise StoreFailed(f"there is no store at {place}")
     check_place(place)
-    with contextlib.closing(_connect(place)) as connection:
+    with no_fork:
+        connection = _connect(place)
+    try:
         [[application], [version]] = translated(
             lambda: [
                 connection.execute(f"PRAGMA {what}").fetchone() for what in ("application_id", "user_version")
@@ -267,6 +271,9 @@ def connected(path: Path | str) -> Iterator[sqlite3.Connection]:
         if application != APPLICATION_ID or version != len(STEPS):
             raise StoreFailed(f"at {place} is no store that this version of coatcheck knows")
         yield connection
+    finally:
+        with no_fork:
+            connection.close()
 
 
 def _connect(place: Path) -> sqlite3.Connection:

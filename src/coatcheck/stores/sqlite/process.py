@@ -7,7 +7,7 @@ import ctypes
 import os
 import threading
 import weakref
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     import sqlite3
@@ -25,6 +25,52 @@ class Opened(Protocol):
         ...
 
 
+FORK_SECONDS: Final = 1.0
+"""How long a fork waits for those who are in SQLite: a disk that is stuck must not keep it for ever."""
+
+
+class NoFork:
+    """As ``with no_fork:``, work of SQLite during which this process is not forked. Not to be entered twice by one thread.
+
+    SQLite has locks of its own for the whole process, its memory's for one. A child that is forked while another thread
+    holds one would wait for it for ever at its first use of SQLite, with whatever file.
+    """
+
+    def __init__(self) -> None:
+        self.in_child()
+
+    def __enter__(self) -> None:
+        with self._changed:
+            while self._forks:
+                self._changed.wait()
+            self._inside += 1
+
+    def __exit__(self, *_error: object) -> None:
+        with self._changed:
+            self._inside -= 1
+            if not self._inside:
+                self._changed.notify_all()
+
+    def before(self) -> None:
+        """Keep everybody out, from now until after the fork, and wait for those who are in."""
+        self._changed.acquire()
+        self._forks += 1
+        self._changed.wait_for(lambda: not self._inside, FORK_SECONDS)
+
+    def in_parent(self) -> None:
+        """Let them in again."""
+        self._forks -= 1
+        self._changed.notify_all()
+        self._changed.release()
+
+    def in_child(self) -> None:
+        """Begin anew: who was in, or waits, does not exist here."""
+        self._changed = threading.Condition()
+        self._inside = 0
+        self._forks = 0
+
+
+no_fork: Final = NoFork()
 _open: weakref.WeakSet[Opened] = weakref.WeakSet()
 _lock = threading.Lock()
 _hooked = False
@@ -37,13 +83,16 @@ def watch(store: Opened) -> None:
         _open.add(store)
         if not _hooked:
             _hooked = True
-            os.register_at_fork(after_in_child=_forked)
+            os.register_at_fork(
+                before=no_fork.before, after_in_parent=no_fork.in_parent, after_in_child=_forked
+            )
             atexit.register(_end)
 
 
 def _forked() -> None:
     global _lock  # noqa: PLW0603 - whoever held it does not exist in the child
     _lock = threading.Lock()
+    no_fork.in_child()
     for store in list(_open):
         for connection in store.inherited():
             # SQLite allows nothing to be done with it here, not even to close it, as the end of the process would.

@@ -11,6 +11,7 @@ from coatcheck.errors import CoatcheckError, StoreFailed
 from coatcheck.stores.sqlite.calls import deliver
 from coatcheck.stores.sqlite.file import damaged, problem
 from coatcheck.stores.sqlite.operations import Chore
+from coatcheck.stores.sqlite.process import no_fork
 from coatcheck.stores.sqlite.schema import TOUCH_SESSION
 from coatcheck.stores.sqlite.tables import Fetched, fetch
 
@@ -99,7 +100,7 @@ class Reader:
 
     def _read(self, waiting: list[Open]) -> list[Fetched | StoreFailed | None]:
         """Return, for each, what is stored, None if there is nothing that can be used, or what went wrong."""
-        with self._writer.turn:
+        with no_fork, self._writer.turn:
             connection = self._writer.reading
             if connection is None:
                 # The writer opens the file again, if it can.

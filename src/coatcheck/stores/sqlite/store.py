@@ -27,7 +27,7 @@ from coatcheck.stores.sqlite.dates import Dates
 from coatcheck.stores.sqlite.file import StoreFile
 from coatcheck.stores.sqlite.inspector import Checked, Inspector, SessionInfo, inspect
 from coatcheck.stores.sqlite.operations import Chore, Clear, ClearAll, Delete, Forget, Open, Put
-from coatcheck.stores.sqlite.process import watch
+from coatcheck.stores.sqlite.process import no_fork, watch
 from coatcheck.stores.sqlite.reader import Reader
 from coatcheck.stores.sqlite.writer import Writer
 
@@ -199,11 +199,12 @@ class _Threads:
         self._forked = False
         self._ended = False
         self._closing: list[Call[None]] = []
-        self.writer.open()
-        self.writer.purge()
-        watch(self)
         self._reading = threading.Thread(target=self._reader.run, name="coatcheck-store-reader", daemon=True)
         self._writing = threading.Thread(target=self._write, name="coatcheck-store-writer", daemon=True)
+        watch(self)
+        with no_fork:
+            self.writer.open()
+            self.writer.purge()
         self._reading.start()
         self._writing.start()
 
@@ -279,7 +280,7 @@ class _Threads:
     def end(self) -> None:
         """End, and wait for it, but not forever."""
         self.close()
-        if not self._forked:
+        if not self._forked and self._writing.ident is not None:
             self._writing.join(END_SECONDS)
 
     def inherited(self) -> list[sqlite3.Connection]:

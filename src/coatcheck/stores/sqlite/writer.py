@@ -24,6 +24,7 @@ from coatcheck.stores.sqlite.operations import (
     end_buried,
     run_puts,
 )
+from coatcheck.stores.sqlite.process import no_fork
 from coatcheck.stores.sqlite.sweep import ROOM, Sweep, free_bytes, used_bytes
 from coatcheck.stores.sqlite.tables import Tables
 
@@ -183,21 +184,23 @@ class Writer:
         wait, groups = 0.0, 0
         while not self._ending:
             group = self._take(wait)
-            if group:
-                self._safely(lambda: self._do(group))  # noqa: B023 - called at once
-                groups += 1
-                rested, wait = False, 0.0
-            else:
-                rested = wait > 0
-            if not group or groups >= UNTIDY_GROUPS:
-                groups = 0
-                wait = 0.0 if self._safely(self._tidy) else IDLE_SECONDS
-            if wait > 0 and self._log_to_empty():
-                # Who was just answered may ask for more at once: that comes first.
-                wait = IDLE_SECONDS if rested and not self._safely(self._empty_log) else REST_SECONDS
-        self._safely(self._finish)
-        with self.turn:
-            self._disconnect()
+            with no_fork:
+                if group:
+                    self._safely(lambda: self._do(group))  # noqa: B023 - called at once
+                    groups += 1
+                    rested, wait = False, 0.0
+                else:
+                    rested = wait > 0
+                if not group or groups >= UNTIDY_GROUPS:
+                    groups = 0
+                    wait = 0.0 if self._safely(self._tidy) else IDLE_SECONDS
+                if wait > 0 and self._log_to_empty():
+                    # Who was just answered may ask for more at once: that comes first.
+                    wait = IDLE_SECONDS if rested and not self._safely(self._empty_log) else REST_SECONDS
+        with no_fork:
+            self._safely(self._finish)
+            with self.turn:
+                self._disconnect()
 
     def _take(self, wait: float) -> list[Operation[Any] | Chore]:
         """Return what waits, at most a group."""
