@@ -527,7 +527,7 @@ class World(RecordedUpstream):
                 assert not get.pending, f"{get} never ended"
             if self.counting:
                 self._check_counts()
-            left = [task for task in asyncio.all_tasks(self.loop) if not is_sweep(task)]
+            left = [task for task in asyncio.all_tasks(self.loop) if not is_housekeeping(task)]
             assert not left, f"tasks left: {left}"
             assert not self.cache._loads._flights
             assert self.cache._refresher._running == 0
@@ -632,9 +632,9 @@ async def _done(work: Awaitable[object]) -> bool:
     return True
 
 
-def is_sweep(task: asyncio.Task[Any]) -> bool:
-    """Tell whether a task is the one that a cache keeps for as long as it lives."""
-    return str(getattr(task.get_coro(), "__qualname__", "")).endswith("_sweep")
+def is_housekeeping(task: asyncio.Task[Any]) -> bool:
+    """Tell whether a task is one that a cache may have at rest: its sweep, or what ended deadlines nobody waits for."""
+    return str(getattr(task.get_coro(), "__qualname__", "")).endswith(("_sweep", "Deadlines._sleep"))
 
 
 def answered(gets: Iterable[Get]) -> list[Get]:

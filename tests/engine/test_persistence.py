@@ -841,7 +841,7 @@ class TestFaults:
         async def work(_store: Store) -> None:
             await fails
 
-        asking = asyncio.ensure_future(guarded.insist(work, seconds=1))
+        asking = asyncio.ensure_future(guarded.insist(work))
         await settle()
         fails.set_exception(StoreFailed("told to"))
         for _ in range(turns):

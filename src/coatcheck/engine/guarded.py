@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar, cast
 
-from coatcheck.engine.connections import retrieve
+from coatcheck.engine.deadlines import Deadlines
 from coatcheck.engine.entry import NEVER
 from coatcheck.engine.slots import Slots, Ticket
 from coatcheck.engine.store import is_closed, is_shared
@@ -36,6 +36,18 @@ LONGEST_PAUSE: Final = 30.0
 """Seconds for which a store that failed is left alone, doubled from failure to failure."""
 
 
+class Answer(NamedTuple, Generic[T]):
+    """What came of an operation.
+
+    Attributes:
+        result: what the store returned.
+        failure: what may be said of how it failed; None if it did not.
+    """
+
+    result: T | None
+    failure: str | None
+
+
 class Way:
     """One of the two ways to a store: what fails or is slow on one tells nothing of the other.
 
@@ -44,21 +56,30 @@ class Way:
     Args:
         what: goes that way; for the log, which tells once when it fails, and when it does no more.
         seconds: how long an operation may take.
+        clock: the time.
 
     Attributes:
-        seconds: the same.
         turns: for how many at once there is room.
+        deadlines: of operations that go that way.
     """
 
-    __slots__ = ("_alone_until", "_failed", "_failing_since", "_pause", "_what", "seconds", "turns")
+    __slots__ = (
+        "_alone_until", "_clock", "_failed", "_failing_since", "_pause", "_seconds", "_what", "deadlines", "turns",
+    )  # fmt: skip
 
-    def __init__(self, what: str, seconds: float) -> None:
+    def __init__(self, what: str, seconds: float, clock: Clock) -> None:
         self._what = what
+        self._seconds = seconds
+        self._clock = clock
         self._failing_since: float | None = None
-        self.seconds = seconds
-        self.turns = Slots(AT_ONCE)
         self._pause = 0.0
         self._failed = self._alone_until = NEVER
+        self.moved()
+
+    def moved(self) -> None:
+        """Begin anew on another loop; what is known of the store stays."""
+        self.turns = Slots(AT_ONCE)
+        self.deadlines = Deadlines(self._seconds, self._clock)
 
     def is_open(self, now: float) -> bool:
         """Tell whether the store may be asked now."""
@@ -103,8 +124,8 @@ class GuardedStore:
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
         self._clock = clock
-        self._reads = Way("reads", READ_SECONDS)
-        self._writes = Way("writes", WRITE_SECONDS)
+        self._reads = Way("reads", READ_SECONDS, clock)
+        self._writes = Way("writes", WRITE_SECONDS, clock)
         # What did not end in time: waited for by nobody. The loop itself keeps only weak references to tasks.
         self._late: set[asyncio.Future[object]] = set()
         self.failures = 0
@@ -134,14 +155,14 @@ class GuardedStore:
         """Do the same for a write, within `WRITE_SECONDS`."""
         return await self._in_turn(work, self._writes)
 
-    async def insist(self, work: Callable[[Store], Awaitable[T]], *, seconds: float = WRITE_SECONDS) -> T:
-        """Do the same for a write at once, also if the store has just failed, and within so many seconds."""
-        return await self._ask(work, self._writes, seconds)
+    async def insist(self, work: Callable[[Store], Awaitable[T]]) -> T:
+        """Do the same for a write at once, also if the store has just failed."""
+        return await self._ask(work, self._writes, self._writes.deadlines)
 
     def moved(self) -> None:
-        """Forget who waited for a turn on a loop that has ended."""
+        """Forget who waited on a loop that has ended."""
         for way in (self._reads, self._writes):
-            way.turns = Slots(AT_ONCE)
+            way.moved()
         self._late = set()
 
     async def _in_turn(self, work: Callable[[Store], Awaitable[T]], way: Way) -> T:
@@ -151,7 +172,7 @@ class GuardedStore:
         try:
             self._check_open(way)
             way.go(self._clock.monotonic())
-            return await self._ask(work, way, way.seconds)
+            return await self._ask(work, way, way.deadlines)
         finally:
             turns.give_back()
 
@@ -160,33 +181,32 @@ class GuardedStore:
             self.bypassed += 1
             raise StoreFailed("the store has just failed and is left alone for a moment")
 
-    async def _ask(self, work: Callable[[Store], Awaitable[T]], way: Way, seconds: float) -> T:
+    async def _ask(self, work: Callable[[Store], Awaitable[T]], way: Way, deadlines: Deadlines) -> T:
         began = self._clock.monotonic()
-        asked = asyncio.ensure_future(_only_ours(work, self._store))
-        # Who waits may be cancelled at the very moment at which it fails.
-        asked.add_done_callback(retrieve)
-        timer = asyncio.ensure_future(self._clock.sleep(seconds))
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Answer[T] | None] = loop.create_future()
+        asked = loop.create_task(_answer(work, self._store, answer))
+        deadlines.begin(answer)
+        answered = None
         try:
-            await asyncio.wait({asked, timer}, return_when=asyncio.FIRST_COMPLETED)
+            answered = await answer
         finally:
-            timer.cancel()
-            if not asked.done():
+            deadlines.end(answer)
+            if answered is None:
                 self._give_up(asked)
-        if asked.done() and not asked.cancelled() and asked.exception() is None:
+        if answered is not None and answered.failure is None:
             way.answered(self._clock.monotonic())
-            return asked.result()
+            return cast("T", answered.result)
         self.failures += 1
         way.failed(began, self._clock.monotonic())
-        if asked.done() and not asked.cancelled():
-            error = asked.exception()
-            # A stranger's subclass may say anything, or raise in doing so.
-            told = str(error) if type(error) is StoreFailed else type(error).__name__
-            raise StoreFailed(f"the store failed: {told}")
-        raise StoreFailed("the store did not answer in time")
+        raise StoreFailed("the store did not answer in time" if answered is None else answered.failure)
 
     async def aclose(self, seconds: float) -> None:
         """Close the store, waiting no longer than so."""
-        await self.insist(lambda store: store.aclose(), seconds=seconds)
+        deadlines = Deadlines(seconds, self._clock)
+        for each in (deadlines, self._reads.deadlines, self._writes.deadlines):
+            each.last()
+        await self._ask(lambda store: store.aclose(), self._writes, deadlines)
 
     def _give_up(self, asked: asyncio.Future[T]) -> None:
         asked.cancel()
@@ -195,15 +215,26 @@ class GuardedStore:
         late.add_done_callback(self._late.discard)
 
 
-async def _only_ours(work: Callable[[Store], Awaitable[T]], store: Store) -> T:
+async def _answer(
+    work: Callable[[Store], Awaitable[T]], store: Store, answer: asyncio.Future[Answer[T] | None]
+) -> None:
+    """Ask *store*, and resolve *answer*, unless nobody waits for it any more."""
+    answered: Answer[T] | None = None
     try:
-        return await work(store)
-    except (StoreFailed, asyncio.CancelledError):
+        answered = Answer(await work(store), None)
+    except StoreFailed as error:
+        # A stranger's subclass may say anything, or raise in doing so.
+        answered = Answer(
+            None, f"the store failed: {error if type(error) is StoreFailed else type(error).__name__}"
+        )
+    except asyncio.CancelledError:
         raise
     except BaseException as error:  # noqa: BLE001 - whatever a store raises, it must not fail a get
-        kind = type(error).__name__
-    # What a foreign exception says may hold what was to be stored.
-    raise StoreFailed(kind)
+        # What a foreign exception says may hold what was to be stored.
+        answered = Answer(None, f"the store failed: {type(error).__name__}")
+    finally:
+        if not answer.done():
+            answer.set_result(answered)
 
 
 async def ended_in_time(work: asyncio.Future[None], clock: Clock) -> None:

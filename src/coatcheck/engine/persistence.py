@@ -233,7 +233,8 @@ class Persistence:
     ) -> None:
         self._opened += 1
         self._rejected += stored.rejected + len(bad)
-        if not all(record.arguments.startswith(under(outbox)) for record in stored.records):
+        expected = under(outbox)
+        if not all(record.arguments.startswith(expected) for record in stored.records):
             # Loaded with other rights, or from elsewhere.
             self._repairs.begin(state.user)
             outbox.abandon()
@@ -258,9 +259,10 @@ class Persistence:
     ) -> None:
         """Sort stored entries into those that may be served and those that are none of ours any more."""
         arrived = self._clock.monotonic()
+        prefix = under(outbox)
         for number, record in enumerate(records):
             resource = self._resources.get(record.resource)
-            arguments = record.arguments.removeprefix(under(outbox))
+            arguments = record.arguments.removeprefix(prefix)
             if resource is None or (arguments and not resource.parameters):
                 continue  # of another version of the program: it goes when its time has come
             key = resource.key + arguments.decode("latin-1")

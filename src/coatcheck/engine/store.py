@@ -10,7 +10,7 @@ Times are ages, in seconds: by what clock a store dates its entries is its own a
 from __future__ import annotations
 
 from enum import Enum
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -63,23 +63,27 @@ def checked(stored: Any) -> StoredSession:
     Raises:
         TypeError: it is not.
     """
-    parts: list[tuple[Any, Any]] = [(stored, StoredSession)]
-    if isinstance(stored, StoredSession):
-        parts += [(stored.id, bytes), (stored.records, tuple), (stored.rejected, int)]
-    if all(isinstance(part, kind) for part, kind in parts) and all(
-        _sound(record) for record in stored.records
+    told: Any = stored
+    if (
+        isinstance(stored, StoredSession)
+        and isinstance(told.id, bytes)
+        and isinstance(told.records, tuple)
+        and isinstance(told.rejected, int)
+        and all(map(_sound, stored.records))
     ):
-        return cast("StoredSession", stored)
+        return stored
     raise TypeError
 
 
 def _sound(record: Any) -> bool:
-    if not isinstance(record, Record):
-        return False
-    parts: list[tuple[Any, Any]] = [
-        (record.resource, str), (record.arguments, bytes), (record.body, bytes), (record.age, float | int)
-    ]  # fmt: skip
-    return all(isinstance(part, kind) for part, kind in parts)
+    told: Any = record
+    return (
+        isinstance(record, Record)
+        and isinstance(told.resource, str)
+        and isinstance(told.arguments, bytes)
+        and isinstance(told.body, bytes)
+        and isinstance(told.age, float | int)
+    )
 
 
 def is_closed(store: Store) -> bool:
