@@ -12,13 +12,14 @@ from pydantic import SecretStr, ValidationError
 from coatcheck import Limits
 from coatcheck.errors import SettingsError
 from coatcheck.settings import AccountSettings, Settings, SharedAccount, default_keys, default_store, load
-from coatcheck.stores.key_ring import TAG, KeyRing
+from coatcheck.stores.key_ring import NO_PATH, TAG, KeyRing
 
 CANARY = "c4n4ry-pa55word"
 PLACE = "http(s)://host[:port][/prefix] and nothing else"
 DURATION = "must be seconds, or a duration such as PT30M"
 NO_KEY = "of the keys is no key: coatcheck-key-1: and 64 hexadecimal digits"
 KEY = f"{TAG}{'c4' * 32}"
+NO_PATHS = (("STORE", "; COATCHECK_KEYS_TEXT takes keys"), ("CONFIG", ""))
 
 
 @pytest.fixture(autouse=True)
@@ -213,6 +214,12 @@ def test_settings_are_frozen() -> None:
             f"coatcheck-key-1:{CANARY}",
             "must be the path of a file of keys, not a key; COATCHECK_KEYS_TEXT takes keys",
         ),
+        *(
+            (name, key, f"{NO_PATH}{rest}")
+            for name, rest in NO_PATHS
+            for key in (f"{TAG}{CANARY}", KEY, KEY[-64:])
+        ),
+        ("STORE", f"# Keys of coatcheck\n{KEY}\n", f"{NO_PATH}; COATCHECK_KEYS_TEXT takes keys"),
         ("KEYS_TEXT", CANARY, f"line 1 {NO_KEY}"),
         ("KEYS_TEXT", f"/etc/{CANARY}/keys", f"line 1 {NO_KEY}"),
         ("KEYS_TEXT", f"{KEY}\n{TAG}{CANARY}", f"line 2 {NO_KEY}"),
@@ -436,6 +443,9 @@ def test_a_misspelt_key_is_told_with_the_file_that_it_is_in(monkeypatch: pytest.
         ("COATCHECK_TTL__X", "COATCHECK_TTL__X"),
         ("COATCHECK_", "COATCHECK_"),
         ("COATCHECK_A B\n", "COATCHECK_…"),
+        (f"COATCHECK_{KEY}", "COATCHECK_…"),
+        (f"COATCHECK_{KEY[-64:]}", "COATCHECK_…"),
+        (f"COATCHECK_KEYS_TEXT_{KEY[-64:].upper()}", "COATCHECK_…"),
     ],
 )
 def test_a_variable_that_is_no_setting_is_named_in_the_log_without_its_value(

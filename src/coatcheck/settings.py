@@ -35,7 +35,7 @@ from urllib.parse import urlsplit
 
 from coatcheck.engine.limits import Limits
 from coatcheck.errors import KeysUnusable, MissingExtra, SettingsError
-from coatcheck.stores.key_ring import TAG, KeyRing
+from coatcheck.stores.key_ring import NO_PATH, KeyRing, is_key
 from coatcheck.upstream.tokens import sendable
 
 try:
@@ -108,7 +108,8 @@ _TOO_MUCH: Final = "token_and_password"
 _KEYS_TWICE: Final = "keys_and_keys_text"
 _ENVIRONMENT_ONLY: Final = f"comes from {KEYS_TEXT} alone; here, keys names a file of keys, which is private"
 
-_PLAIN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+# Not one with so many hexadecimal digits in a row, which are of a key.
+_PLAIN_NAME = re.compile(r"(?!.*[0-9A-Fa-f]{32})[A-Za-z][A-Za-z0-9_]*")
 
 
 def _seconds(value: object) -> object:
@@ -148,8 +149,14 @@ def _token(token: SecretStr) -> SecretStr:
 
 
 def _no_key(path: Path) -> Path:
-    if TAG in str(path):
+    if is_key(path):
         raise ValueError(f"must be the path of a file of keys, not a key; {KEYS_TEXT} takes keys")
+    return path
+
+
+def _store(path: str) -> str:
+    if is_key(path):
+        raise ValueError(f"{NO_PATH}; {KEYS_TEXT} takes keys")
     return path
 
 
@@ -251,7 +258,7 @@ class Settings(_Table):
     )
     token: Annotated[SecretStr, AfterValidator(_token)] | None = None
     everyone_sees_data_of: SharedAccount | None = None
-    store: Text | None = None
+    store: Annotated[Text, AfterValidator(_store)] | None = None
     max_store_bytes: Annotated[int, AfterValidator(_store_bytes)] = 1024 * 1024 * 1024
     keys: Annotated[Path, AfterValidator(_no_key)] | None = None
     keys_text: Annotated[SecretStr, AfterValidator(_keys)] | None = None
@@ -338,6 +345,8 @@ def load(config: str | Path | None = None) -> Settings:
     given = named if config is None else config
     path = Path(DEFAULT_FILE if given is None else given)
     what = f"setting {CONFIG}:" if config is None and named is not None else "the file of settings"
+    if is_key(path):
+        raise SettingsError(f"{what.removesuffix(':')}: {NO_PATH}")
     file = _read(path, what, required=given is not None)
     # Out of the way of all that comes next. The names of settings are read whatever their case.
     barred = [file.pop(name) for name in list(file) if name.lower() == "keys_text"]

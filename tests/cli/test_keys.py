@@ -11,7 +11,7 @@ import pytest
 
 from cli.conftest import Coatcheck, Ended
 from coatcheck.settings import Settings, default_keys
-from coatcheck.stores.key_ring import TAG, KeyRing
+from coatcheck.stores.key_ring import NO_PATH, TAG, KeyRing
 
 Keys = Callable[..., Ended]
 
@@ -144,6 +144,36 @@ def test_a_key_in_the_place_of_its_path_is_not_shown(
         2,
         "setting COATCHECK_KEYS: must be the path of a file of keys, not a key; COATCHECK_KEYS_TEXT takes keys",
     ) == (ended.code, ended.complaint)
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "complaint"),
+    [
+        ("sessions list --store KEY", 2, f"--store: {NO_PATH}"),
+        ("sessions clear --all --store KEY", 2, f"--store: {NO_PATH}"),
+        ("store check --store KEY", 2, f"--store: {NO_PATH}"),
+        ("sessions list --config KEY", 2, f"the file of settings: {NO_PATH}"),
+        ("get zones_list --user ann --config KEY", 2, f"the file of settings: {NO_PATH}"),
+        ("keys rotate --keys KEY", 1, "this takes the path of a file of keys, not a key"),
+        ("store check --keys KEY --store x", 1, "this takes the path of a file of keys, not a key"),
+        ("keys list KEY", 2, None),
+        ("keys KEY", 2, None),
+        ("KEY", 2, None),
+        ("keys list --KEY", 2, None),
+        ("keys rotate --keep KEY", 2, None),
+        ("store KEY", 2, None),
+    ],
+)
+@pytest.mark.parametrize("tag", [TAG, ""], ids=["a key", "what a key ends in"])
+def test_a_key_is_not_shown_wherever_it_is_given(
+    keys: Keys, coatcheck: Coatcheck, command: str, code: int, complaint: str | None, tag: str, tmp_path: Path
+) -> None:
+    secret = KeyRing.drawn().keys[0].secret.hex()
+    ended = coatcheck(*command.replace("KEY", f"{tag}{secret}").split())
+    assert secret not in ended.out + ended.err
+    assert code == ended.code
+    assert complaint in {None, ended.complaint}
+    assert not list(tmp_path.rglob(f"*{secret}*"))
 
 
 def test_list_shows_the_ids_of_the_keys_in_the_environment(

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from coatcheck.errors import CoatcheckError, KeysUnusable
 from coatcheck.stores import key_ring
-from coatcheck.stores.key_ring import TAG, Key, KeyRing
+from coatcheck.stores.key_ring import TAG, Key, KeyRing, is_key, without_keys
 
 SECRET = b"CANARY" + b"s" * 26
 OTHER = bytes(range(32))
@@ -159,6 +159,37 @@ def test_what_is_no_key_is_refused_by_its_line(line: str) -> None:
     assert f"line 3 of the keys is no key: {TAG} and 64 hexadecimal digits" == refusal(
         lambda: KeyRing.from_text(text)
     )
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"{TAG}{SECRET.hex()}",
+        f"/srv/{TAG}",
+        SECRET.hex(),
+        f" {SECRET.hex().upper()}\n",
+        f"/srv/{SECRET.hex()}",
+        f"# Keys\n{TAG}{SECRET.hex()}\n",
+    ],
+)
+def test_a_key_is_told_from_a_path(path: str) -> None:
+    assert is_key(path)
+    assert is_key(Path(path))
+
+
+@pytest.mark.parametrize(
+    "path", ["/srv/keys", "coatcheck-key-1", f"/srv/{SECRET.hex()}/keys", f"{SECRET.hex()}.sqlite"]
+)
+def test_a_path_is_none_though_a_folder_be_called_like_a_key(path: str) -> None:
+    assert not is_key(path)
+    assert f"there is no {path}." == without_keys(f"there is no {path}.")
+
+
+@pytest.mark.parametrize("tag", [TAG, TAG.upper(), ""])
+def test_a_key_is_taken_out_of_a_message(tag: str) -> None:
+    key = f"{tag}{SECRET.hex()}"
+    for quoted in (key, f"--{key}", f"'{key}'", f'"{key}"', f"['{key}', '{key}']"):
+        assert f"unknown: {quoted.replace(key, '…')}" == without_keys(f"unknown: {quoted}")
 
 
 def test_a_ring_is_written_where_nobody_else_may_read(path: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 from coatcheck.bootstrap import session_store
 from coatcheck.errors import StoreFailed
 from coatcheck.settings import Settings
+from coatcheck.stores.key_ring import NO_PATH, TAG
 from coatcheck.stores.sqlite import SQLiteStore, inspect
 from coatcheck.stores.sqlite.place import MARK
 from coatcheck.stores.sqlite.upkeep import upkeep
@@ -92,6 +93,24 @@ def seen(folder: Path) -> dict[str, tuple[int, bytes]]:
         each.name: (stat.S_IMODE(each.stat().st_mode), each.read_bytes() if each.is_file() else b"")
         for each in folder.iterdir()
     }
+
+
+@pytest.mark.parametrize("tag", [TAG, ""], ids=["a key", "what a key ends in"])
+def test_a_key_in_the_place_of_its_path_is_not_shown_and_becomes_no_file(
+    rig: Rig, caplog: pytest.LogCaptureFixture, tag: str
+) -> None:
+    path = rig.path.with_name(f"{tag}{'c4' * 32}")
+    openings: list[Callable[[], object]] = [
+        lambda: SQLiteStore(path),
+        lambda: inspect(path).__enter__(),
+        lambda: upkeep(path).__enter__(),
+    ]
+    for open_it in openings:
+        with pytest.raises(StoreFailed) as caught:
+            open_it()
+        assert NO_PATH == str(caught.value)
+    assert [] == list(path.parent.iterdir())
+    assert "" == caplog.text
 
 
 @pytest.mark.parametrize("lock", [None, b"", b"theirs"], ids=["no lock", "an empty lock", "their lock"])

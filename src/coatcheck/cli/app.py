@@ -18,6 +18,7 @@ from coatcheck.cli.sessions import sessions
 from coatcheck.cli.simulator import simulator
 from coatcheck.cli.store import store
 from coatcheck.errors import CoatcheckError, MissingExtra, SettingsError
+from coatcheck.stores.key_ring import without_keys
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,6 +75,7 @@ def _required(error: CycloptsError) -> list[str]:
 
 
 def _complain(text: str, code: int) -> int:
-    for line in text.splitlines() or ["failed"]:
+    # What the parser does not understand it quotes.
+    for line in without_keys(text).splitlines() or ["failed"]:
         sys.stderr.write(f"coatcheck: {line}\n")
     return code

@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from coatcheck.cli import FAILED
 from coatcheck.cli.mistake import Mistake
 from coatcheck.errors import KeysUnusable, StoreInUse
-from coatcheck.stores.key_ring import TAG, KeyRing
+from coatcheck.stores.key_ring import NO_PATH, KeyRing, is_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,9 +42,15 @@ Json = Annotated[
 
 
 class Place:
-    """Where a store is and where its keys are, as options and settings say. Settings are read only if they are needed."""
+    """Where a store is and where its keys are, as options and settings say. Settings are read only if they are needed.
+
+    Raises:
+        Mistake: the store is given as what is a key, which is not shown.
+    """
 
     def __init__(self, *, store: Path | None, keys: Path | None = None, config: Path | None = None) -> None:
+        if store is not None and is_key(store):
+            raise Mistake(f"--store: {NO_PATH}")
         self._store = store
         self._keys = keys
         self._config = config
@@ -72,7 +78,7 @@ class Place:
         path = self._keys_file()
         if path is None:
             return self._settings().given_keys()
-        if TAG not in str(path) and not path.exists():
+        if not is_key(path) and not path.exists():
             if not needed and self._keys is None:
                 return None
             raise KeysUnusable(

@@ -32,7 +32,13 @@ TAG: Final = "coatcheck-key-1:"
 
 HEADER: Final = "# Keys of coatcheck: the first seals, all open. Whoever has them can read the store; without them nobody can.\n"
 
+NO_PATH: Final = "a key was given where a path is expected"
+"""What is said, in place of the path, where `is_key` tells so."""
+
 _KEY = re.compile(rf"{TAG}([0-9A-Fa-f]{{{2 * KEY_BYTES}}})")
+# A key, and one whose beginning was left out: as a name, or as a word of a message. Folders are called like that, too.
+_AS_NAME = re.compile(rf"{TAG}|(?:\A|/)\s*[0-9A-F]{{{2 * KEY_BYTES}}}\s*\Z", re.IGNORECASE)
+_AS_WORD = re.compile(rf"{TAG}[^\s\"']+|(?<![\w/])[0-9A-F]{{{2 * KEY_BYTES}}}(?!\.?[\w/])", re.IGNORECASE)
 _PRIVATE: Final = 0o600
 # A file of keys has a few lines; whatever is larger is something else, and need not be read to the end.
 _MAX_FILE_BYTES: Final = 64 * 1024
@@ -187,6 +193,16 @@ class KeyRing:
         return KeyRing((_draw(), *self.keys[: keep - 1]))
 
 
+def is_key(path: Path | str) -> bool:
+    """Tell whether what should be a path is a key, or has one in it: then it must not be shown, nor become a file."""
+    return _AS_NAME.search(str(path)) is not None
+
+
+def without_keys(text: str) -> str:
+    """Return a text, such as a message that quotes what was given, without the keys in it."""
+    return _AS_WORD.sub("…", text)
+
+
 def _draw() -> Key:
     return Key(secrets.token_bytes(KEY_BYTES))
 
@@ -209,7 +225,7 @@ def _parsed(text: str, what: str) -> list[Key]:
 
 def _checked(path: Path | str) -> Path:
     # Who takes a path for the key itself must not find the key in a log, or in the name of a file.
-    if TAG in str(path):
+    if is_key(path):
         raise KeysUnusable("this takes the path of a file of keys, not a key")
     return Path(path)
 

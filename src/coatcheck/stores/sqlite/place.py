@@ -20,6 +20,7 @@ import stat
 from typing import TYPE_CHECKING, Final
 
 from coatcheck.errors import StoreFailed
+from coatcheck.stores.key_ring import NO_PATH, is_key
 from coatcheck.stores.sqlite.schema import APPLICATION_ID
 
 if TYPE_CHECKING:
@@ -37,12 +38,13 @@ def check_place(path: Path) -> None:
     Raises:
         StoreFailed: what is there, or where its lock is to be, is not a store's.
     """
+    present = exists(path)
     lock = beside(path, ".lock")
     if _mode(lock) is not None and _content(lock) not in {b"", MARK}:
         raise StoreFailed(
             f"there can be no store at {path}: {lock} is not the lock of a store; it is left as it is"
         )
-    if exists(path) and size(path) > 0 and not _is_ours(path):
+    if present and size(path) > 0 and not _is_ours(path):
         if _content(lock) == MARK:
             return
         raise StoreFailed(
@@ -55,8 +57,10 @@ def exists(path: Path) -> bool:
     """Tell whether there is a file.
 
     Raises:
-        StoreFailed: there is something else.
+        StoreFailed: there is something else, or the path is a key, which is not shown.
     """
+    if is_key(path):
+        raise StoreFailed(NO_PATH)
     mode = _mode(path)
     if mode is not None and not stat.S_ISREG(mode):
         raise StoreFailed(
