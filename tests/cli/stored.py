@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,6 +17,8 @@ import pytest
 from cli.conftest import Coatcheck, Ended
 from coatcheck import Catalog, Policy, SessionCache
 from coatcheck.clock import SystemClock
+from coatcheck.engine.store import Owner
+from coatcheck.errors import StoreFailed
 from coatcheck.stores.key_ring import KeyRing
 from coatcheck.stores.sqlite import SQLiteStore
 from coatcheck.testing import FakeClock
@@ -72,6 +75,19 @@ class Shelf:
             ) as cache:
                 for user in users:
                     await cache.session(user).get_many(zones, plan)
+
+        asyncio.run(work())
+
+    def clear_in_vain(self, user: str | None) -> None:
+        """Let a program clear a user, or for None everybody, where another keeps the file locked: it is noted only."""
+
+        async def work() -> None:
+            store = SQLiteStore(self.path)
+            with contextlib.closing(sqlite3.connect(self.path, isolation_level=None)) as other:
+                other.execute("BEGIN IMMEDIATE")
+                with pytest.raises(StoreFailed):
+                    await (store.clear_all("shop") if user is None else store.clear(Owner("shop", user)))
+                await store.aclose()
 
         asyncio.run(work())
 

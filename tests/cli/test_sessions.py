@@ -51,7 +51,8 @@ def test_list_is_a_table_of_pseudonyms(shelf: Shelf) -> None:
 def test_list_as_json_has_exact_figures(shelf: Shelf) -> None:
     shelf.fill(ANN, age=3 * HOUR)
     (only,) = listed(shelf)
-    assert {"pseudonym", "opened_age", "newest_age", "entries", "bytes"} == only.keys()
+    assert {"pseudonym", "opened_age", "newest_age", "entries", "bytes", "cleared"} == only.keys()
+    assert only["cleared"] is False
     assert 3 * HOUR <= only["newest_age"] <= only["opened_age"] < 4 * HOUR
     assert 2 == only["entries"]
     assert only["bytes"] > 100
@@ -256,7 +257,8 @@ def test_show_as_json(shelf: Shelf) -> None:
     shelf.fill(ANN, age=20 * 60)
     ended = shelf.call("sessions", "show", "--user", ANN, "--json")
     (session,) = json.loads(ended.out)["sessions"]
-    assert {"pseudonym", "opened_age", "entries"} == session.keys()
+    assert {"pseudonym", "opened_age", "cleared", "entries"} == session.keys()
+    assert session["cleared"] is False
     assert all({"resource", "age", "kept_for", "bytes"} == each.keys() for each in session["entries"])
     by_name = {each["resource"]: each for each in session["entries"]}
     assert {"zones(account)", "plan()"} == by_name.keys()
@@ -328,6 +330,79 @@ def test_what_is_not_there_is_said_in_one_line(shelf: Shelf, arguments: tuple[st
     assert 1 == ended.code
     assert ended.complaint.startswith("there is no ")
     assert "nobody" not in ended.complaint
+
+
+# -- what is cleared and still there --------------------------------------------------------------------------------
+
+
+def test_a_session_that_is_cleared_in_vain_is_listed_as_such(shelf: Shelf) -> None:
+    shelf.fill(ANN, BOB)
+    cleared = pseudonym_of(shelf, ANN)
+    shelf.clear_in_vain(ANN)
+    assert {True: cleared, False: pseudonym_of(shelf, BOB)} == {
+        each["cleared"]: each["pseudonym"] for each in listed(shelf)
+    }
+    for reveal in (["--reveal"], []):
+        ended = shelf.call("sessions", "list", *reveal, revealed=bool(reveal))
+        assert (0, "") == (ended.code, ended.err)
+        marked = [line for line in ended.out.splitlines() if line.endswith("  cleared, not yet removed")]
+        assert [cleared] == [line.split()[0] for line in marked]
+
+
+def test_so_are_all_that_are_cleared_at_once(shelf: Shelf) -> None:
+    shelf.fill(ANN, BOB)
+    shelf.clear_in_vain(None)
+    assert [True, True] == [each["cleared"] for each in listed(shelf)]
+
+
+@pytest.mark.parametrize("user", [ANN, None], ids=["one", "everybody"])
+@pytest.mark.parametrize("reveal", [[], ["--reveal"]], ids=["plain", "revealed"])
+def test_nothing_is_shown_of_a_session_that_is_cleared(
+    shelf: Shelf, user: str | None, reveal: list[str]
+) -> None:
+    shelf.fill(ANN)
+    pseudonym = pseudonym_of(shelf, ANN)
+    shelf.clear_in_vain(user)
+    for which in ([pseudonym], ["--user", ANN]):
+        # Not even whose it was.
+        ended = shelf.call("sessions", "show", *which, *reveal)
+        assert (0, f"{pseudonym}  cleared, not yet removed\n", "") == (ended.code, ended.out, ended.err)
+        ended = shelf.call("sessions", "show", *which, *reveal, "--json")
+        (shown,) = json.loads(ended.out)["sessions"]
+        assert (0, pseudonym, True, []) == (
+            ended.code,
+            shown["pseudonym"],
+            shown["cleared"],
+            shown["entries"],
+        )
+
+
+def test_who_clears_it_once_more_removes_it(shelf: Shelf) -> None:
+    shelf.fill(ANN, BOB)
+    shelf.clear_in_vain(ANN)
+    assert 0 == shelf.call("sessions", "clear", "--user", ANN).code
+    assert [False] == [each["cleared"] for each in listed(shelf)]
+    shelf.fill(ANN)
+    assert [False, False] == [each["cleared"] for each in listed(shelf)]
+
+
+@pytest.mark.parametrize(
+    "command", [("sessions", "list"), ("sessions", "show", "0" * 16), ("store", "check")]
+)
+def test_what_is_cleared_must_be_known(shelf: Shelf, command: tuple[str, ...]) -> None:
+    """Or what is would be shown."""
+    shelf.fill(ANN)
+    clears = shelf.path.with_name(f"{shelf.path.name}.clears")
+    clears.write_text("what somebody wrote")
+    ended = shelf.call(*command)
+    assert (
+        1,
+        f"what is cleared cannot be read from {clears}: it is not a store's; it belongs to the store's file: delete"
+        " both or none",
+    ) == (ended.code, ended.complaint)
+    clears.unlink()
+    assert "there is no such session" in shelf.call("sessions", "show", "0" * 16).err
+    assert not clears.exists()
 
 
 # -- clear ----------------------------------------------------------------------------------------------------------

@@ -31,7 +31,27 @@ def test_check_counts_what_there_is_and_opens_all_of_it(shelf: Shelf) -> None:
         "entries": 4,
         "opened": 4,
         "rejected": 0,
+        "cleared": 0,
     } == json.loads(ended.out)
+
+
+def test_check_counts_what_is_cleared_and_opens_none_of_it(shelf: Shelf) -> None:
+    shelf.fill(ANN, BOB)
+    shelf.clear_in_vain(ANN)
+    ended = shelf.call("store", "check")
+    assert (0, "") == (ended.code, ended.err)
+    assert [
+        ["file", "sound"],
+        ["sessions", "2"],
+        ["cleared, not yet removed", "1"],
+        ["entries", "4"],
+        ["open", "2"],
+        ["do not open", "0"],
+    ] == [line.rsplit(maxsplit=1) for line in ended.out.splitlines()]
+    shown = json.loads(shelf.call("store", "check", "--json").out)
+    assert (2, 1, 2) == (shown["sessions"], shown["cleared"], shown["opened"])
+    shelf.keys.unlink()
+    assert 1 == json.loads(shelf.call("store", "check", "--json").out)["cleared"]
 
 
 def test_check_without_keys_opens_nothing(shelf: Shelf) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 from cyclopts import Parameter
 
@@ -39,6 +39,9 @@ Config = Annotated[
 Json = Annotated[
     bool, Parameter(name="--json", help="Print one JSON object.", negative="", show_default=False)
 ]
+
+CLEARED: Final = "cleared, not yet removed"
+"""What is said of a session that a clear is noted of which could not be applied to the file yet."""
 
 
 class Place:

@@ -8,7 +8,7 @@ from cyclopts import App, Parameter
 
 from coatcheck.cli.columns import columns, printable, span
 from coatcheck.cli.mistake import Mistake
-from coatcheck.cli.place import Config, Json, Keys, Place, Store, alone
+from coatcheck.cli.place import CLEARED, Config, Json, Keys, Place, Store, alone
 from coatcheck.cli.stored_key import read_back
 from coatcheck.errors import StoreFailed
 
@@ -40,6 +40,8 @@ def list_(
     """List the stored sessions, each under a pseudonym, the oldest first.
 
     When a session was opened is renewed at most once an hour; those opened longest ago go first when room is needed.
+
+    One that is cleared, where that could not be applied to the file yet, is marked so.
 
     A program may have the store open meanwhile.
     """
@@ -75,7 +77,8 @@ def show(
 ) -> int:
     """Show what is stored in one session: age, remaining life (with the grace for an outage) and size of each entry.
 
-    What each is of is shown when there are keys. A program may have the store open meanwhile.
+    What each is of is shown when there are keys. Of a session that is cleared, where that could not be applied to the file
+    yet, no entry is shown. A program may have the store open meanwhile.
     """
     from coatcheck.stores.sqlite.contents import look  # noqa: PLC0415 - with cryptography, slow to import
 
@@ -174,6 +177,7 @@ def _listed(info: "SessionInfo", owners: "Mapping[str, Owner | None] | None") ->
         "newest_age": info.newest_age,
         "entries": info.entries,
         "bytes": info.bytes,
+        "cleared": info.cleared,
     }
     return listed if owners is None else listed | _owner(owners.get(info.owner))
 
@@ -196,12 +200,19 @@ def _show_list(infos: "list[SessionInfo]", owners: "Mapping[str, Owner | None] |
         ends = [["catalog", "user"]]
         ends += [["?", "?"] if each is None else list(map(printable, each)) for each in named]
         rows = [row + end for row, end in zip(rows, ends, strict=True)]
+    if any(info.cleared for info in infos):
+        marks = ["", *(CLEARED * info.cleared for info in infos)]
+        rows = [[*row, mark] for row, mark in zip(rows, marks, strict=True)]
     columns(rows, right=range(1, 5))
 
 
 def _session(session: "SessionContents", *, reveal: bool) -> dict[str, Any]:
-    shown: dict[str, Any] = {"pseudonym": session.pseudonym, "opened_age": session.opened_age}
-    if reveal:
+    shown: dict[str, Any] = {
+        "pseudonym": session.pseudonym,
+        "opened_age": session.opened_age,
+        "cleared": session.cleared,
+    }
+    if reveal and not session.cleared:
         shown |= _owner(session.owner)
     return shown | {"entries": [_entry(each, reveal=reveal) for each in session.entries]}
 
@@ -230,6 +241,9 @@ def _value(body: bytes) -> msgspec.Raw | None:
 
 
 def _show_session(session: "SessionContents", *, reveal: bool) -> None:
+    if session.cleared:
+        print(f"{session.pseudonym}  {CLEARED}")
+        return
     entries = session.entries
     size = sum(each.bytes for each in entries)
     print(

@@ -7,7 +7,7 @@ from cyclopts import App
 
 from coatcheck.cli import FAILED
 from coatcheck.cli.columns import columns, printable
-from coatcheck.cli.place import Config, Json, Keys, Place, Store, alone
+from coatcheck.cli.place import CLEARED, Config, Json, Keys, Place, Store, alone
 
 if TYPE_CHECKING:
     from coatcheck.stores.sqlite.inspector import Checked
@@ -70,7 +70,10 @@ def store() -> App:
 def _show(checked: "Checked", entries: int | None) -> None:
     rows = [["file", "damaged" if checked.problems else "sound"]]
     if entries is not None:
-        rows += [["sessions", f"{checked.sessions:,}"], ["entries", f"{entries:,}"]]
+        rows.append(["sessions", f"{checked.sessions:,}"])
+        if checked.cleared:
+            rows.append([CLEARED, f"{checked.cleared:,}"])
+        rows += [["entries", f"{entries:,}"]]
         if checked.opened is None or checked.rejected is None:
             rows.append(["open", "not tried: there are no keys"])
         else:

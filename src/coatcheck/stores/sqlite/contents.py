@@ -13,6 +13,7 @@ from coatcheck.stores.seal import DIGEST_BYTES, SealedEntry, SessionKey
 from coatcheck.stores.sqlite.dates import age
 from coatcheck.stores.sqlite.inspector import Inspector, connected, pseudonym
 from coatcheck.stores.sqlite.schema import FUTURE, TOLERANCE
+from coatcheck.stores.sqlite.tombstones import covered
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 _SLICE: Final = 256
 
 _ROWS: Final = """
-    SELECT s.session, s.owner, s.id, t.salt, s.key, s.user, s.opened
+    SELECT s.session, s.owner, s.catalog, s.id, t.salt, s.key, s.user, s.opened
     FROM sessions AS s LEFT JOIN salts AS t ON t.slot = s.slot"""
 _NEXT: Final = f"{_ROWS} WHERE s.session > ? ORDER BY s.session LIMIT ?"
 _LISTED: Final = f"{_ROWS} WHERE s.owner BETWEEN ? AND ? ORDER BY s.session LIMIT 1"
@@ -62,12 +63,14 @@ class SessionContents(Discreet, gc=False):
         pseudonym: what it is listed under.
         owner: whose it is; None if that does not open, or there are no keys.
         opened_age: seconds since it was opened, to the hour.
+        cleared: whether a clear of it is noted that could not be applied yet; then no entry is shown.
         entries: the youngest first.
     """
 
     pseudonym: str
     owner: Owner | None
     opened_age: float
+    cleared: bool
     entries: tuple[StoredEntry, ...]
 
 
@@ -77,6 +80,8 @@ class _Row(NamedTuple):
     owner: Owner | None
     key: SessionKey
     opened: object
+    catalog: object
+    digest: object
 
 
 class FileContents(Inspector):
@@ -100,10 +105,12 @@ class FileContents(Inspector):
         """Return what there is under a pseudonym; None if there is nothing."""
         start = bytes.fromhex(listed)
         rest = DIGEST_BYTES - len(start)
+        stones = self._noted()
         for row in self._rows(_LISTED, start + b"\x00" * rest, start + b"\xff" * rest):
             now = self._now()
-            entries = tuple(self._entries(row, now))
-            return SessionContents(row.pseudonym, row.owner, age(now, row.opened), entries)
+            cleared = covered(stones, row.digest, row.catalog)
+            entries = () if cleared else tuple(self._entries(row, now))
+            return SessionContents(row.pseudonym, row.owner, age(now, row.opened), cleared, entries)
         return None
 
     def _entries(self, row: _Row, now: float) -> Iterator[StoredEntry]:
@@ -118,10 +125,10 @@ class FileContents(Inspector):
 
     def _rows(self, statement: str, *parameters: object) -> list[_Row]:
         found = []
-        for number, digest, id_, salt, key, user, opened in self._ask(statement, *parameters):
+        for number, digest, catalog, id_, salt, key, user, opened in self._ask(statement, *parameters):
             session = SessionKey(id_, salt, key)
             owner = None if self._seal is None else self._seal.unseal_user(digest, session, user)
-            found.append(_Row(number, pseudonym(digest), owner, session, opened))
+            found.append(_Row(number, pseudonym(digest), owner, session, opened, catalog, digest))
         return found
 
 
@@ -134,5 +141,5 @@ def look(
     Raises:
         StoreFailed: there is no store at *path*, or not one that this version of coatcheck knows.
     """
-    with connected(path) as connection:
-        yield FileContents(connection, keys, SystemClock() if clock is None else clock)
+    with connected(path) as (connection, place):
+        yield FileContents(connection, place, keys, SystemClock() if clock is None else clock)

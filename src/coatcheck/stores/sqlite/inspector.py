@@ -22,6 +22,7 @@ from coatcheck.stores.sqlite.place import beside, check_place, exists, unwritabl
 from coatcheck.stores.sqlite.place import size as size_of
 from coatcheck.stores.sqlite.process import no_fork
 from coatcheck.stores.sqlite.schema import APPLICATION_ID, STEPS
+from coatcheck.stores.sqlite.tombstones import covered, noted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from coatcheck.clock import Clock
     from coatcheck.stores.key_provider import KeyProvider
     from coatcheck.stores.key_ring import KeyRing
+    from coatcheck.stores.sqlite.tombstones import Stone
 
 # What SQLite says where it cannot put beside a file what it needs there.
 _NO_WAY: Final = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM}
@@ -45,13 +47,13 @@ _TOTALS: Final = """
     )"""
 
 _SESSIONS: Final = """
-    SELECT s.session, s.owner, s.opened, max(e.started), count(e.sealed), coalesce(sum(length(e.sealed)), 0)
-    FROM (SELECT session, owner, opened FROM sessions WHERE session > ? ORDER BY session LIMIT ?) AS s
+    SELECT s.session, s.owner, s.catalog, s.opened, max(e.started), count(e.sealed), coalesce(sum(length(e.sealed)), 0)
+    FROM (SELECT session, owner, catalog, opened FROM sessions WHERE session > ? ORDER BY session LIMIT ?) AS s
     LEFT JOIN entries AS e ON e.session = s.session AND length(e.sealed) > 0
     GROUP BY s.session ORDER BY s.session"""
 
 _KEYS: Final = """
-    SELECT s.session, s.owner, s.id, t.salt, s.key, s.user FROM sessions AS s LEFT JOIN salts AS t ON t.slot = s.slot
+    SELECT s.session, s.owner, s.catalog, s.id, t.salt, s.key, s.user FROM sessions AS s LEFT JOIN salts AS t ON t.slot = s.slot
     WHERE s.session > ? ORDER BY s.session LIMIT ?"""
 
 _ENTRIES: Final = """
@@ -67,6 +69,7 @@ class SessionInfo(msgspec.Struct, frozen=True, kw_only=True):
         newest_age: seconds since the load of its youngest entry; None if it has none.
         entries: how many entries it has.
         bytes: how many bytes they take, sealed.
+        cleared: whether a clear of it is noted that could not be applied yet: nobody is served from it any more.
     """
 
     owner: str
@@ -74,6 +77,7 @@ class SessionInfo(msgspec.Struct, frozen=True, kw_only=True):
     newest_age: float | None
     entries: int
     bytes: int
+    cleared: bool = False
 
 
 class Revealed(Discreet):
@@ -100,12 +104,14 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
         sessions: how many there are.
         opened: entries that open; None without keys.
         rejected: entries that do not; None without keys.
+        cleared: sessions of which a clear is noted that could not be applied yet. None of their entries is opened.
     """
 
     problems: tuple[str, ...]
     sessions: int
     opened: int | None
     rejected: int | None
+    cleared: int = 0
 
 
 class _Opened(NamedTuple):
@@ -118,8 +124,11 @@ class _Opened(NamedTuple):
 class Inspector:
     """A look into a store's file. Made by `inspect`; used in one thread. Every method may raise `StoreFailed`."""
 
-    def __init__(self, connection: sqlite3.Connection, keys: KeyRing | None, clock: Clock) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, path: Path, keys: KeyRing | None, clock: Clock
+    ) -> None:
         self._connection = connection
+        self._clears = beside(path, ".clears")
         self._seal = None if keys is None else Seal(keys)
         self._clock = clock
 
@@ -134,9 +143,10 @@ class Inspector:
     def sessions(self) -> Iterator[SessionInfo]:
         """Yield every session under a pseudonym, the oldest first."""
         after = 0
+        stones = self._noted()
         while rows := self._ask(_SESSIONS, after, _SLICE):
             now = self._now()
-            for number, digest, opened, newest, entries, size in rows:
+            for number, digest, catalog, opened, newest, entries, size in rows:
                 after = number
                 yield SessionInfo(
                     owner=pseudonym(digest),
@@ -144,10 +154,12 @@ class Inspector:
                     newest_age=None if newest is None else age(now, newest),
                     entries=entries,
                     bytes=size,
+                    cleared=covered(stones, digest, catalog),
                 )
+            stones = self._noted()
 
     def reveal(self) -> Iterator[Revealed]:
-        """Yield every session with its owner and its entries, expired ones too.
+        """Yield every session that is not cleared with its owner and its entries, expired ones too.
 
         Raises:
             StoreFailed: the inspector was given no keys.
@@ -180,7 +192,8 @@ class Inspector:
         """
         try:
             problems = tuple(str(row[0]) for row in self._ask("PRAGMA integrity_check"))
-            sessions = int(self._ask("SELECT count(*) FROM sessions")[0][0])
+            stones = self._noted()
+            filed = self._ask("SELECT owner, catalog FROM sessions")
             opened, rejected = 0, 0
             if self._seal is not None:
                 for session in self.reveal():
@@ -189,18 +202,26 @@ class Inspector:
             return Checked(problems=(str(error),), sessions=0, opened=None, rejected=None)
         return Checked(
             problems=() if problems == ("ok",) else problems,
-            sessions=sessions,
+            sessions=len(filed),
             opened=None if self._seal is None else opened,
             rejected=None if self._seal is None else rejected,
+            cleared=sum(covered(stones, *each) for each in filed),
         )
 
     def _owners(self, seal: Seal) -> Iterator[_Opened]:
         after = 0
+        stones = self._noted()
         while rows := self._ask(_KEYS, after, _SLICE):
-            for number, digest, id_, salt, key, user in rows:
+            for number, digest, catalog, id_, salt, key, user in rows:
                 after = number
-                session = SessionKey(id_, salt, key)
-                yield _Opened(number, seal.unseal_user(digest, session, user), digest, session)
+                if not covered(stones, digest, catalog):
+                    session = SessionKey(id_, salt, key)
+                    yield _Opened(number, seal.unseal_user(digest, session, user), digest, session)
+            stones = self._noted()
+
+    def _noted(self) -> frozenset[Stone]:
+        """Return of whom a clear is noted. To be asked before their rows are: what is applied is taken off the list."""
+        return noted(self._clears)
 
     def _now(self) -> float:
         """Return the date, as the process that wrote last may have it."""
@@ -244,14 +265,16 @@ def inspect(
         StoreFailed: there is no store at *path*, or not one that this version of coatcheck knows.
         KeysUnusable: a provider brought no keys.
     """
-    with connected(path) as connection:
+    with connected(path) as (connection, place):
         ring = None if keys is None else ring_of(keys)
-        yield Inspector(connection, ring, SystemClock() if clock is None else clock)
+        yield Inspector(connection, place, ring, SystemClock() if clock is None else clock)
 
 
 @contextlib.contextmanager
-def connected(path: Path | str) -> Iterator[sqlite3.Connection]:
+def connected(path: Path | str) -> Iterator[tuple[sqlite3.Connection, Path]]:
     """Connect to a store's file for a look into it, as `inspect` does, and leave nothing beside it.
+
+    Yields the connection, and the path of the file itself.
 
     Raises:
         StoreFailed: as of `inspect`.
@@ -270,7 +293,7 @@ def connected(path: Path | str) -> Iterator[sqlite3.Connection]:
         )
         if application != APPLICATION_ID or version != len(STEPS):
             raise StoreFailed(f"at {place} is no store that this version of coatcheck knows")
-        yield connection
+        yield connection, place
     finally:
         with no_fork:
             connection.close()

@@ -23,7 +23,7 @@ from coatcheck.errors import StoreFailed
 from coatcheck.stores.seal import DIGEST_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable, Iterator
     from pathlib import Path
 
     from coatcheck.engine.store import Owner
@@ -35,6 +35,7 @@ SLOTS: Final = 1024
 _SLOT_BYTES: Final = 64
 _BYTES: Final = SLOTS * _SLOT_BYTES
 _PRIVATE: Final = 0o600
+_BELONGS: Final = "it belongs to the store's file: delete both or none"
 _HOW: Final = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -48,6 +49,46 @@ class Grave(IntEnum):
 
 Stone = tuple[Grave, bytes]
 EVERYONE: Final[Stone] = (Grave.EVERYONE, bytes(DIGEST_BYTES))
+
+
+def noted(path: Path) -> frozenset[Stone]:
+    """Return what is noted in a list of clears, which is only read; nothing if there is no such file.
+
+    Raises:
+        StoreFailed: it is not a store's, or cannot be read.
+    """
+    problem: str | None = "it is not a store's"
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return frozenset()
+    except OSError as error:
+        problem = error.strerror
+    else:
+        try:
+            content = os.pread(file, _BYTES, 0) if stat.S_ISREG(os.fstat(file).st_mode) else None
+        finally:
+            os.close(file)
+        if content is not None and _is_ours(content):
+            return frozenset(stone for stone, _ in _stones_in(content.ljust(_BYTES, b"\0")))
+    raise StoreFailed(f"what is cleared cannot be read from {path}: {problem}; {_BELONGS}")
+
+
+def covered(stones: Collection[Stone], owner: object, catalog: object) -> bool:
+    """Tell whether what is filed under these digests is to be ended."""
+    return EVERYONE in stones or (Grave.OWNER, owner) in stones or (Grave.CATALOG, catalog) in stones
+
+
+def _is_ours(content: bytes) -> bool:
+    return content.startswith(MARK) or MARK.startswith(content.rstrip(b"\0"))
+
+
+def _stones_in(content: bytes) -> Iterator[tuple[Stone, int]]:
+    """Yield what is noted, each with its slot."""
+    for slot in range(1, len(content) // _SLOT_BYTES):
+        kind, digest = content[slot * _SLOT_BYTES], content[slot * _SLOT_BYTES + 1 :][:DIGEST_BYTES]
+        if kind in set(Grave):
+            yield (Grave(kind), digest), slot
 
 
 class Tombstones:
@@ -81,9 +122,7 @@ class Tombstones:
         except OSError as error:
             problem = error.strerror
         self.close()
-        raise StoreFailed(
-            f"there can be no list of clears at {self._path}: {problem}; it belongs to the store's file: delete both or none"
-        )
+        raise StoreFailed(f"there can be no list of clears at {self._path}: {problem}; {_BELONGS}")
 
     def __repr__(self) -> str:
         return f"<{len(self._stones)} tombstones>"
@@ -144,7 +183,7 @@ class Tombstones:
         if not stat.S_ISREG(found.st_mode):
             return False
         content = os.pread(file, _BYTES, 0)
-        if not (content.startswith(MARK) or MARK.startswith(content.rstrip(b"\0"))):
+        if not _is_ours(content):
             return False
         os.fchmod(file, _PRIVATE)
         whole = (MARK + content[len(MARK) :]).ljust(_BYTES, b"\0")
@@ -153,11 +192,7 @@ class Tombstones:
             with contextlib.suppress(OSError):
                 os.pwrite(file, whole, 0)
                 os.fsync(file)
-        content = whole
-        for slot in range(1, SLOTS):
-            kind, digest = content[slot * _SLOT_BYTES], content[slot * _SLOT_BYTES + 1 :][:DIGEST_BYTES]
-            if kind in set(Grave):
-                self._stones[Grave(kind), digest] = slot
+        self._stones.update(_stones_in(whole))
         return True
 
     def _write(self, *, synced: bool) -> bool:
