@@ -8,6 +8,7 @@ import sqlite3
 import pytest
 
 from cli.stored import ANN, BOB, HOUR, Shelf, shelf
+from coatcheck.stores.sqlite.file import DAMAGED, damage_at
 
 __all__ = ["shelf"]
 
@@ -85,7 +86,8 @@ def test_a_damaged_file_is_exit_1(shelf: Shelf) -> None:
     shelf.damage()
     before = shelf.path.read_bytes()
     ended = shelf.call("store", "check")
-    assert (1, "file  damaged\n", "") == (ended.code, ended.out[:14], ended.err)
+    told = f"coatcheck: {damage_at(shelf.path)}\n"
+    assert (1, "file  damaged\n", told) == (ended.code, ended.out[:14], ended.err)
     shown = json.loads(shelf.call("store", "check", "--json").out)
     assert not shown["sound"]
     assert shown["problems"]
@@ -96,7 +98,20 @@ def test_what_is_no_database_is_exit_1(shelf: Shelf) -> None:
     shelf.fill(ANN)
     shelf.path.write_bytes(b"\xa5" * 8_192)
     ended = shelf.call("store", "check")
-    assert (1, "file  damaged\nthe store's file is damaged\n") == (ended.code, ended.out)
+    told = f"coatcheck: {damage_at(shelf.path)}\n"
+    assert (1, "file  damaged\n", told) == (ended.code, ended.out, ended.err)
+    shown = json.loads(shelf.call("store", "check", "--json").out)
+    assert (False, [DAMAGED]) == (shown["sound"], shown["problems"])
+
+
+@pytest.mark.parametrize("command", [("store", "check"), ("store", "compact"), ("sessions", "list")])
+def test_an_empty_file_is_said_to_be_empty(shelf: Shelf, command: tuple[str, ...]) -> None:
+    shelf.path.parent.mkdir()
+    shelf.path.touch()
+    ended = shelf.call(*command)
+    told = f"there is no store at {shelf.path} yet: the file is empty, until a program begins one in it"
+    assert (1, told) == (ended.code, ended.complaint)
+    assert [shelf.path] == list(shelf.path.parent.iterdir())
 
 
 def test_check_works_while_a_program_has_the_store_open(shelf: Shelf) -> None:
@@ -151,5 +166,5 @@ def test_compact_of_a_damaged_store_leaves_it_as_it_is(shelf: Shelf) -> None:
     shelf.damage()
     before = shelf.path.read_bytes()
     ended = shelf.call("store", "compact")
-    assert (1, "the store's file is damaged") == (ended.code, ended.complaint)
+    assert (1, damage_at(shelf.path)) == (ended.code, ended.complaint)
     assert before == shelf.path.read_bytes()

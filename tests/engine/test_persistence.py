@@ -515,7 +515,7 @@ class TestClear:
         assert not (await cache.clear(ANN)).durable
         await cache.aclose()
         assert store.calls["clear"] == 2
-        assert "1 clears could not be applied" in caplog.text
+        assert "1 clear could not be applied" in caplog.text
         assert ANN not in caplog.text
 
     async def test_what_fails_only_after_the_end_is_not_repaired(

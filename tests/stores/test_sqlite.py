@@ -323,11 +323,14 @@ async def test_what_other_keys_remove_is_told(rig: Rig, caplog: pytest.LogCaptur
         await store.open(BOB)
     async with rig.open(keys=KeyRing.drawn()) as store:
         assert (await store.size()).sessions == 0
-    assert "2 stored sessions were begun under keys" in caplog.text
+    assert f"2 sessions in the store at {rig.path} were begun under keys" in caplog.text
     caplog.clear()
     async with rig.open() as store:
         await store.open(ANN)
-    assert "stored sessions" not in caplog.text
+    assert "begun" not in caplog.text
+    async with rig.open(keys=KeyRing.drawn()):
+        pass
+    assert f"1 session in the store at {rig.path} was begun under keys" in caplog.text
 
 
 async def test_what_no_key_opens_any_more_is_gone_for_good(rig: Rig) -> None:

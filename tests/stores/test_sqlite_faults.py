@@ -333,7 +333,9 @@ async def test_it_does_not_move_file_after_file(rig: Rig, caplog: pytest.LogCapt
     assert 1 == len(rig.aside())
     header(rig)
     for _ in range(3):
-        with pytest.raises(StoreFailed, match="damaged again"):
+        with pytest.raises(
+            StoreFailed, match=f"^the store at {rig.path} is damaged again, .* check the disk"
+        ):
             SQLiteStore(rig.path, keys=KEYS, clock=rig.clock)
     assert 1 == len(rig.aside())
     await rig.clock.advance(61.0)

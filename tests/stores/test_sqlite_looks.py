@@ -158,6 +158,10 @@ def shelf(tmp_path: Path, fake_clock: FakeClock) -> Rig:
     return Rig(folder, fake_clock)
 
 
+def denied(rig: Rig) -> str:
+    return f"Permission denied: the folder {rig.path.parent}"
+
+
 needs_linux = pytest.mark.skipif(
     not hasattr(ctypes.CDLL(None), "capset"), reason="rights are given up as on Linux"
 )
@@ -176,7 +180,7 @@ async def test_a_sound_store_can_be_looked_into_where_nothing_can_be_written(she
         for command in (("sessions", "clear", "--all"), ("store", "compact")):
             assert (
                 1,
-                f"coatcheck: the store at {shelf.path} cannot be written: Permission denied\n",
+                f"coatcheck: the store at {shelf.path} cannot be written: {denied(shelf)}\n",
             ) == call(shelf, *command)
     assert before == beside(shelf)
 
@@ -189,7 +193,7 @@ async def test_with_a_log_it_says_why_it_cannot_be_read_there(shelf: Rig) -> Non
     with read_only(crashed.path.parent):
         for command in (("sessions", "list"), ("store", "check")):
             code, said = call(crashed, *command)
-            assert (1, f"coatcheck: the store at {crashed.path} cannot be read: Permission denied\n") == (
+            assert (1, f"coatcheck: the store at {crashed.path} cannot be read: {denied(crashed)}\n") == (
                 code,
                 said,
             )
@@ -209,5 +213,19 @@ def test_no_store_can_be_begun_where_nothing_can_be_written(shelf: Rig) -> None:
             text=True,
             check=True,
         )
-    assert f"StoreFailed there can be no store at {shelf.path}: Permission denied\n" == done.stdout
+    assert f"StoreFailed there can be no store at {shelf.path}: {denied(shelf)}\n" == done.stdout
     assert not list(shelf.path.parent.iterdir())
+
+
+@needs_linux
+async def test_a_lock_that_cannot_be_opened_is_named(shelf: Rig) -> None:
+    """It is what the rights are missing for, and it is not somebody else's."""
+    await filled(shelf)
+    lock = shelf.path.with_name(f"{shelf.path.name}.lock")
+    for mode in (0, 0o400):
+        lock.chmod(mode)
+        code, said = call(shelf, "sessions", "clear", "--all")
+        assert (1, f"coatcheck: there can be no store at {shelf.path}: Permission denied: {lock}\n") == (
+            code,
+            said,
+        )

@@ -60,6 +60,23 @@ async def test_one_that_failed_is_applied_at_the_next_start(rig: Rig) -> None:
         assert 2 == (await store.size()).entries
 
 
+async def test_that_it_is_noted_is_said_at_the_end(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    async with rig.open() as store:
+        await stored(store)
+    assert "" == caplog.text
+    await not_cleared(rig, lambda store: store.clear(ANN))
+    (told,) = (each.getMessage() for each in caplog.records if "clears" in each.getMessage())
+    assert told.endswith(f"are noted in {rig.path}.clears: they are applied when it is opened next")
+
+
+async def test_that_it_could_not_be_noted_is_said_too(
+    rig: Rig, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Tombstones, "_write", lambda *_, **__: False)
+    await not_cleared(rig, lambda store: store.clear(ANN))
+    assert f"nor noted in {rig.path}.clears: delete both" in caplog.text
+
+
 async def test_so_is_one_of_everybody(rig: Rig) -> None:
     await not_cleared(rig, lambda store: store.clear_all("ipc"))
     async with rig.open() as store:

@@ -1,15 +1,18 @@
 """``coatcheck store``: whether what is stored is sound, and giving back the room that it no longer needs."""
 
+import sys
 from typing import TYPE_CHECKING
 
 import msgspec
 from cyclopts import App
 
-from coatcheck.cli import FAILED
 from coatcheck.cli.columns import columns, printable
 from coatcheck.cli.place import CLEARED, Config, Json, Keys, Place, Store, alone
+from coatcheck.errors import StoreFailed
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from coatcheck.stores.sqlite.inspector import Checked
 
 
@@ -20,7 +23,7 @@ def check(*, json: Json = False, store: Store = None, keys: Keys = None, config:
 
     A program may have the store open meanwhile; what it clears is not known to be off the disk until this has ended.
     """
-    from coatcheck.stores.sqlite.file import Damaged  # noqa: PLC0415 - slow to import
+    from coatcheck.stores.sqlite.file import DAMAGED, Damaged, damage_at  # noqa: PLC0415 - slow to import
     from coatcheck.stores.sqlite.inspector import Checked, inspect  # noqa: PLC0415 - with cryptography
 
     place = Place(store=store, keys=keys, config=config)
@@ -29,17 +32,21 @@ def check(*, json: Json = False, store: Store = None, keys: Keys = None, config:
     try:
         with inspect(place.file(), keys=ring) as inspector:
             size = None if (checked := inspector.check()).problems else inspector.size()
-    except Damaged as error:
-        checked = Checked(problems=(str(error),), sessions=0, opened=None, rejected=None)
+    except Damaged:
+        checked = Checked(problems=(DAMAGED,), sessions=0, opened=None, rejected=None)
     entries = None if size is None else size.entries
     if json:
         shown = {"sound": not checked.problems, "entries": entries, **msgspec.to_builtins(checked)}
         print(msgspec.json.encode(shown).decode())
     else:
-        _show(checked, entries)
+        # That it is damaged need not be said twice.
+        _show(checked, entries, [each for each in checked.problems if each != DAMAGED])
     if checked.rejected:
         return place.unopened(checked.rejected, f"{(checked.opened or 0) + checked.rejected:,} entries")
-    return FAILED if checked.problems else 0
+    if checked.problems:
+        sys.stdout.flush()
+        raise StoreFailed(damage_at(place.file().resolve()))
+    return 0
 
 
 def compact(*, json: Json = False, store: Store = None, config: Config = None) -> int:
@@ -67,7 +74,7 @@ def store() -> App:
     return app
 
 
-def _show(checked: "Checked", entries: int | None) -> None:
+def _show(checked: "Checked", entries: int | None, problems: "Sequence[str]") -> None:
     rows = [["file", "damaged" if checked.problems else "sound"]]
     if entries is not None:
         rows.append(["sessions", f"{checked.sessions:,}"])
@@ -79,5 +86,5 @@ def _show(checked: "Checked", entries: int | None) -> None:
         else:
             rows += [["open", f"{checked.opened:,}"], ["do not open", f"{checked.rejected:,}"]]
     columns(rows)
-    for problem in checked.problems:
+    for problem in problems:
         print(printable(problem))

@@ -132,11 +132,12 @@ class Repairs:
         self._stopped = True
         if left and self._store.closed:
             logger.error(
-                "the store was closed before its cache was: what changed since then of %s users, clears too, is not in it",
-                len(left),
+                "the store was closed before its cache was: what changed since then of %s, clears too, is not in it",
+                "1 user" if len(left) == 1 else f"{len(left)} users",
             )
         elif left:
-            logger.error("%s clears could not be applied to the store before it was closed", len(left))
+            clears = "1 clear" if len(left) == 1 else f"{len(left)} clears"
+            logger.error("%s could not be applied to the store before it was closed", clears)
         for repair in left.values():
             for waiter in repair.waiting:
                 if not waiter.done():

@@ -150,7 +150,7 @@ class KeyRing:
                 drawn = cls.drawn()
                 _place(place, drawn.text(), new=True)
                 logger.warning(
-                    "made new keys for what is stored at %s: keep them, nothing stored can be read without them",
+                    "made new keys in %s: keep them, what is sealed with them cannot be read without",
                     place,
                 )
                 return drawn

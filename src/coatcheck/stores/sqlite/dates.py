@@ -41,7 +41,7 @@ class Dates:
         """
         era, high_water = connection.execute("SELECT era, high_water FROM meta").fetchone() or (None, None)
         if not (isinstance(era, int) and isinstance(high_water, float)):
-            raise Damaged("the store's file is damaged")
+            raise Damaged
         self.era = era
         now = self.now()
         if now >= high_water:

@@ -12,12 +12,12 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from coatcheck.errors import StoreFailed, StoreInUse
-from coatcheck.stores.sqlite.place import MARK, beside, check_place, exists, size, unwritable
+from coatcheck.stores.sqlite.place import MARK, beside, check_place, exists, reason_of, size, unwritable
 from coatcheck.stores.sqlite.schema import migrate
 from coatcheck.stores.sqlite.tombstones import Tombstones
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from coatcheck.clock import Clock
@@ -32,6 +32,8 @@ BUSY_SECONDS: Final = 0.1
 
 BETWEEN_MOVES: Final = timedelta(minutes=1)
 """A file that is damaged again sooner after one was moved aside stays where it is."""
+
+DAMAGED: Final = "the store's file is damaged"
 
 _PRIVATE: Final = 0o600
 _FOLDER: Final = 0o700
@@ -53,6 +55,9 @@ logger = logging.getLogger("coatcheck.stores")
 class Damaged(StoreFailed):
     """The file is no database, or one that contradicts itself."""
 
+    def __init__(self, message: str = DAMAGED) -> None:
+        super().__init__(message)
+
 
 def damaged(error: sqlite3.Error) -> bool:
     """Tell whether an error means that the file cannot be trusted any more."""
@@ -65,21 +70,46 @@ def damaged(error: sqlite3.Error) -> bool:
     return code & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
-def problem(error: sqlite3.Error) -> str:
-    """Return what is wrong, in words that hold no data."""
+def problem(error: sqlite3.Error, path: Path | None = None) -> str:
+    """Return what is wrong, in words that hold no data; with the file's path, to whom it may be new."""
+    file = "the store's file" if path is None else f"the store at {path}"
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     known = {
-        sqlite3.SQLITE_BUSY: "another program has locked the store's file",
-        sqlite3.SQLITE_LOCKED: "another program has locked the store's file",
-        sqlite3.SQLITE_FULL: "there is no room left for the store's file",
-        sqlite3.SQLITE_READONLY: "the store's file cannot be written",
-        sqlite3.SQLITE_PERM: "the store's file cannot be written",
-        sqlite3.SQLITE_CANTOPEN: "the store's file cannot be opened",
-        sqlite3.SQLITE_IOERR: "the store's file cannot be read or written",
-        sqlite3.SQLITE_CORRUPT: "the store's file is damaged",
-        sqlite3.SQLITE_NOTADB: "the store's file is damaged",
+        sqlite3.SQLITE_BUSY: f"another program has locked {file}",
+        sqlite3.SQLITE_LOCKED: f"another program has locked {file}",
+        sqlite3.SQLITE_FULL: f"there is no room left for {file}",
+        sqlite3.SQLITE_READONLY: f"{file} cannot be written",
+        sqlite3.SQLITE_PERM: f"{file} cannot be written",
+        sqlite3.SQLITE_CANTOPEN: f"{file} cannot be opened",
+        sqlite3.SQLITE_IOERR: f"{file} cannot be read or written",
+        sqlite3.SQLITE_CORRUPT: f"{file} is damaged",
+        sqlite3.SQLITE_NOTADB: f"{file} is damaged",
     }
-    return known.get(code, f"the store's file failed ({getattr(error, 'sqlite_errorname', 'not open')})")
+    return known.get(code, f"{file} failed ({getattr(error, 'sqlite_errorname', 'not open')})")
+
+
+def damage_at(path: Path) -> str:
+    """Return what is said of a damaged file to who does not have it open: where it is, and what becomes of it."""
+    return (
+        f"the store at {path} is damaged: the program that has it open, or opens it next, moves it aside when it meets the"
+        " damage, and begins an empty one"
+    )
+
+
+@contextlib.contextmanager
+def told_with(path: Path) -> Iterator[None]:
+    """Say of damage that is met where it is.
+
+    Raises:
+        Damaged: it was met.
+    """
+    try:
+        yield
+    except Damaged:
+        pass
+    else:
+        return
+    raise Damaged(damage_at(path))
 
 
 class StoreFile:
@@ -109,9 +139,13 @@ class StoreFile:
                 f"this store needs SQLite {oldest} or newer, and this Python has {sqlite3.sqlite_version}"
             )
         check_place(path)
-        if exists(path) and (reason := unwritable(path)) is not None:
-            raise StoreFailed(f"the store at {path} cannot be written: {reason}")
-        reason = None
+        if (reason := unwritable(path)) is not None:
+            wrong = (
+                f"the store at {path} cannot be written"
+                if exists(path)
+                else f"there can be no store at {path}"
+            )
+            raise StoreFailed(f"{wrong}: {reason}")
         try:
             _make_folder(path.parent)
             self._lock = os.open(beside(path, ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _PRIVATE)
@@ -122,7 +156,7 @@ class StoreFile:
         except BlockingIOError:
             pass
         except (OSError, ValueError) as error:
-            reason = (isinstance(error, OSError) and error.strerror) or "no usable path"
+            reason = reason_of(error, path)
         except StoreFailed:
             self.release()
             raise
@@ -156,7 +190,7 @@ class StoreFile:
         self._make()
         connection = self._connect()
         try:
-            translated(lambda: _bring_up(connection))
+            translated(lambda: _bring_up(connection), self.path)
         except BaseException:
             connection.close()
             raise
@@ -171,7 +205,7 @@ class StoreFile:
         """
         connection = self._connect()
         try:
-            translated(lambda: connection.execute("PRAGMA query_only = ON"))
+            translated(lambda: connection.execute("PRAGMA query_only = ON"), self.path)
         except BaseException:
             connection.close()
             raise
@@ -185,7 +219,10 @@ class StoreFile:
         """
         now = datetime.fromtimestamp(self._clock.wall(), UTC)
         if any(abs(now - moved) < BETWEEN_MOVES for moved in self._moved()):
-            raise StoreFailed("the store's file is damaged again, right after another was moved aside")
+            raise StoreFailed(
+                f"the store at {self.path} is damaged again, right after another was moved aside: it stays where it is, and is"
+                " moved in a minute; check the disk that it is on, or choose another path"
+            )
         aside = self.path.with_name(f"{self.path.name}.corrupt-{now.strftime(_STAMP)}")
         reason = None
         try:
@@ -195,7 +232,9 @@ class StoreFile:
         except OSError as error:
             reason = error.strerror
         if reason is not None:
-            raise StoreFailed(f"the store's file is damaged and cannot be moved aside: {reason}")
+            raise StoreFailed(
+                f"the store at {self.path} is damaged and cannot be moved aside ({reason}): move or delete it by hand"
+            )
         logger.error(
             "the store at %s was damaged (%s): it was moved to %s and an empty one was begun. What it holds is sealed;"
             " delete it when nobody wants to look into it",
@@ -247,10 +286,11 @@ class StoreFile:
                 # Opened here and used in one thread at a time.
                 check_same_thread=False,
                 cached_statements=64,
-            )
+            ),
+            self.path,
         )
         try:
-            translated(lambda: _configure(connection))
+            translated(lambda: _configure(connection), self.path)
         except BaseException:
             connection.close()
             raise
@@ -290,8 +330,8 @@ def _bring_up(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA synchronous = NORMAL")
 
 
-def translated(work: Callable[[], T]) -> T:
-    """Return what *work* returns; what SQLite raises in it is raised as ours.
+def translated(work: Callable[[], T], path: Path | None = None) -> T:
+    """Return what *work* returns; what SQLite raises in it is raised as ours, with the file's path.
 
     Raises:
         Damaged: the file is no database.
@@ -301,7 +341,7 @@ def translated(work: Callable[[], T]) -> T:
     try:
         return work()
     except sqlite3.Error as error:
-        failure = Damaged(problem(error)) if damaged(error) else StoreFailed(problem(error))
+        failure = Damaged() if damaged(error) else StoreFailed(problem(error, path))
     # Outside of the handler: nothing foreign is shown as its context.
     raise failure
 

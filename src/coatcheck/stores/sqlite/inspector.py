@@ -17,7 +17,7 @@ from coatcheck.errors import StoreFailed
 from coatcheck.stores.key_provider import ring_of
 from coatcheck.stores.seal import Seal, SealedEntry, SessionKey
 from coatcheck.stores.sqlite.dates import age
-from coatcheck.stores.sqlite.file import BUSY_SECONDS, Damaged, problem, readable, translated
+from coatcheck.stores.sqlite.file import BUSY_SECONDS, Damaged, problem, readable, told_with, translated
 from coatcheck.stores.sqlite.place import beside, check_place, exists, unwritable
 from coatcheck.stores.sqlite.place import size as size_of
 from coatcheck.stores.sqlite.process import no_fork
@@ -128,7 +128,7 @@ class Inspector:
         self, connection: sqlite3.Connection, path: Path, keys: KeyRing | None, clock: Clock
     ) -> None:
         self._connection = connection
-        self._clears = beside(path, ".clears")
+        self._path = path
         self._seal = None if keys is None else Seal(keys)
         self._clock = clock
 
@@ -221,7 +221,7 @@ class Inspector:
 
     def _noted(self) -> frozenset[Stone]:
         """Return of whom a clear is noted. To be asked before their rows are: what is applied is taken off the list."""
-        return noted(self._clears)
+        return noted(beside(self._path, ".clears"))
 
     def _now(self) -> float:
         """Return the date, as the process that wrote last may have it."""
@@ -233,12 +233,12 @@ class Inspector:
         """Return the era, and the highest date that was noted."""
         for era, high_water in self._ask("SELECT era, high_water FROM meta"):
             return era, high_water
-        raise Damaged("the store's file is damaged")
+        raise Damaged
 
     def _ask(self, statement: str, *parameters: object) -> list[Any]:
         # Read to the end at once: a transaction that is left open keeps the log from being emptied.
         with no_fork:
-            return translated(lambda: self._connection.execute(statement, parameters).fetchall())
+            return translated(lambda: self._connection.execute(statement, parameters).fetchall(), self._path)
 
 
 def pseudonym(digest: object) -> str:
@@ -283,17 +283,28 @@ def connected(path: Path | str) -> Iterator[tuple[sqlite3.Connection, Path]]:
     if not exists(place):
         raise StoreFailed(f"there is no store at {place}")
     check_place(place)
-    with no_fork:
-        connection = _connect(place)
-    try:
+    with told_with(place), _kept_open(place) as connection:
         [[application], [version]] = translated(
             lambda: [
                 connection.execute(f"PRAGMA {what}").fetchone() for what in ("application_id", "user_version")
-            ]
+            ],
+            place,
         )
+        if application == version == 0:
+            raise StoreFailed(
+                f"there is no store at {place} yet: the file is empty, until a program begins one in it"
+            )
         if application != APPLICATION_ID or version != len(STEPS):
             raise StoreFailed(f"at {place} is no store that this version of coatcheck knows")
         yield connection, place
+
+
+@contextlib.contextmanager
+def _kept_open(place: Path) -> Iterator[sqlite3.Connection]:
+    with no_fork:
+        connection = _connect(place)
+    try:
+        yield connection
     finally:
         with no_fork:
             connection.close()
@@ -319,7 +330,8 @@ def _connect(place: Path) -> sqlite3.Connection:
                 timeout=BUSY_SECONDS,
                 isolation_level=None,
                 check_same_thread=False,
-            )
+            ),
+            place,
         )
         connection.text_factory = readable
         try:
@@ -331,7 +343,7 @@ def _connect(place: Path) -> sqlite3.Connection:
         else:
             return connection
         if getattr(failure, "sqlite_errorcode", 0) & 0xFF not in _NO_WAY:
-            translated(lambda: _raise(failure))  # noqa: B023 - called at once
+            translated(lambda: _raise(failure), place)  # noqa: B023 - called at once
     raise StoreFailed(f"the store at {place} cannot be read: {reason or problem(failure)}")
 
 

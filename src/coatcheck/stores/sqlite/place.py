@@ -40,12 +40,12 @@ def check_place(path: Path) -> None:
     """
     present = exists(path)
     lock = beside(path, ".lock")
-    if _mode(lock) is not None and _content(lock) not in {b"", MARK}:
+    if _mode(lock, path) is not None and _content(lock, path) not in {b"", MARK}:
         raise StoreFailed(
             f"there can be no store at {path}: {lock} is not the lock of a store; it is left as it is"
         )
     if present and size(path) > 0 and not _is_ours(path):
-        if _content(lock) == MARK:
+        if _content(lock, path) == MARK:
             return
         raise StoreFailed(
             f"what is at {path} is not a store of coatcheck, nor a SQLite file that could be one: it is left as it is;"
@@ -61,7 +61,7 @@ def exists(path: Path) -> bool:
     """
     if is_key(path):
         raise StoreFailed(NO_PATH)
-    mode = _mode(path)
+    mode = _mode(path, path)
     if mode is not None and not stat.S_ISREG(mode):
         raise StoreFailed(
             f"there can be no store at {path}: it is {'a folder, ' * stat.S_ISDIR(mode)}not a file"
@@ -76,8 +76,21 @@ def unwritable(path: Path) -> str | None:
             with contextlib.suppress(OSError):
                 if os.statvfs(each).f_flag & os.ST_RDONLY:
                     return os.strerror(errno.EROFS)
-            return os.strerror(errno.EACCES)
+            denied = os.strerror(errno.EACCES)
+            return denied if each == path else f"{denied}: the folder {each}"
     return None
+
+
+def reason_of(error: OSError | ValueError, path: Path) -> str:
+    """Return why something cannot be done, and to what, unless that is *path* itself."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return "no usable path"
+    met = error.filename
+    return (
+        error.strerror
+        if met is None or os.fsdecode(met) == str(path)
+        else f"{error.strerror}: {os.fsdecode(met)}"
+    )
 
 
 def beside(path: Path, suffix: str) -> Path:
@@ -130,7 +143,7 @@ def _is_ours(path: Path) -> bool:
     return True
 
 
-def _mode(path: Path) -> int | None:
+def _mode(path: Path, store: Path) -> int | None:
     reason = None
     try:
         return path.stat().st_mode
@@ -138,16 +151,25 @@ def _mode(path: Path) -> int | None:
         # Where its folder cannot be made is found out when it is.
         return None
     except (OSError, ValueError) as error:
-        reason = (isinstance(error, OSError) and error.strerror) or "no usable path"
-    raise StoreFailed(f"there can be no store at {path}: {reason}")
+        reason = reason_of(error, store)
+    raise StoreFailed(f"there can be no store at {store}: {reason}")
 
 
-def _content(lock: Path) -> bytes | None:
-    """Return what is in a lock, or the beginning of it; None if it cannot be one."""
+def _content(lock: Path, store: Path) -> bytes | None:
+    """Return what is in a lock, or the beginning of it; None if it cannot be one, or there is none.
+
+    Raises:
+        StoreFailed: it may not be read.
+    """
+    reason = None
     try:
         file = os.open(lock, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except PermissionError as error:
+        reason = reason_of(error, store)
     except OSError:
         return None
+    if reason is not None:
+        raise StoreFailed(f"there can be no store at {store}: {reason}")
     try:
         return os.read(file, len(MARK) + 1) if stat.S_ISREG(os.fstat(file).st_mode) else None
     finally:

@@ -13,6 +13,7 @@ no room, so that a full disk does not keep it from being noted.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import stat
 import threading
@@ -37,6 +38,8 @@ _BYTES: Final = SLOTS * _SLOT_BYTES
 _PRIVATE: Final = 0o600
 _BELONGS: Final = "it belongs to the store's file: delete both or none"
 _HOW: Final = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+logger = logging.getLogger("coatcheck.stores")
 
 
 class Grave(IntEnum):
@@ -165,6 +168,22 @@ class Tombstones:
                 if slot is not None and self._file is not None:
                     with contextlib.suppress(OSError):
                         os.pwrite(self._file, bytes(_SLOT_BYTES), slot * _SLOT_BYTES)
+
+    def tell(self) -> None:
+        """Say in the log, before the end, if something is not applied, and what becomes of it."""
+        with self.lock:
+            if not self._stones:
+                return
+            if self._write(synced=True):
+                logger.warning(
+                    "clears that could not be applied to the store are noted in %s: they are applied when it is opened next",
+                    self._path,
+                )
+            else:
+                logger.error(
+                    "clears could not be applied to the store, nor noted in %s: delete both, or what is cleared may come back",
+                    self._path,
+                )
 
     def close(self) -> None:
         """Write nothing more: from now on the file may be another process's."""

@@ -16,7 +16,7 @@ from coatcheck.errors import StoreFailed
 from coatcheck.stores.key_ring import KeyRing
 from coatcheck.stores.seal import Seal
 from coatcheck.stores.sqlite.dates import Dates
-from coatcheck.stores.sqlite.file import StoreFile, translated
+from coatcheck.stores.sqlite.file import StoreFile, told_with, translated
 from coatcheck.stores.sqlite.inspector import inspect, pseudonym
 from coatcheck.stores.sqlite.operations import end_buried
 from coatcheck.stores.sqlite.sweep import Sweep
@@ -73,7 +73,7 @@ class Upkeep:
         sweep.restart()
         while sweep.due(self._tables.dates.now()):
             self._transact(sweep.step)
-        translated(lambda: self._tables.connection.execute("VACUUM"))
+        translated(lambda: self._tables.connection.execute("VACUUM"), self._file.path)
         self._erase()
         self._file.tombstones.take_down(self._buried)
         return before, sum(self._file.sizes())
@@ -95,17 +95,20 @@ class Upkeep:
                     connection.execute("ROLLBACK")
             return result
 
-        return translated(transact)
+        return translated(transact, self._file.path)
 
     def _erase(self) -> None:
         """Write the log back and empty it, so that nothing of what has gone is left in it."""
         for _ in range(ERASE_ATTEMPTS):
             row = translated(
-                lambda: self._tables.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                lambda: self._tables.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone(),
+                self._file.path,
             )
             if row[0] == 0:
                 return
-        raise StoreFailed("another program reads the store and keeps its log from being emptied: try again")
+        raise StoreFailed(
+            f"another program reads the store at {self._file.path} and keeps its log from being emptied: try again"
+        )
 
 
 @contextlib.contextmanager
@@ -120,12 +123,13 @@ def upkeep(path: Path | str, *, clock: Clock | None = None) -> Iterator[Upkeep]:
     with inspect(path, clock=clock):
         pass
     clock = SystemClock() if clock is None else clock
-    with contextlib.ExitStack() as stack:
-        file = StoreFile(Path(os.path.realpath(path)), clock)
+    place = Path(os.path.realpath(path))
+    with told_with(place), contextlib.ExitStack() as stack:
+        file = StoreFile(place, clock)
         stack.callback(file.release)
         connection = stack.enter_context(contextlib.closing(file.connect_writer()))
         dates = Dates(clock)
-        translated(lambda: _start(connection, dates))
+        translated(lambda: _start(connection, dates), place)
         # What is done here seals and opens nothing.
         yield Upkeep(file, Tables(connection, Seal(KeyRing.drawn()), dates, file.tombstones))
 

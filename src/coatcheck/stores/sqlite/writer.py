@@ -533,7 +533,12 @@ class Writer:
         if lost:
             # After a rotation that is as it should be; with the wrong file of keys it is not.
             logger.warning(
-                "%s stored sessions were begun under keys that are not there any more: removed", lost
+                "%s in the store at %s %s begun under keys that are not there any more: removed",
+                *(
+                    ("1 session", self._file.path, "was")
+                    if lost == 1
+                    else (f"{lost} sessions", self._file.path, "were")
+                ),
             )
         while self._foreign:
             failure = self.attempt(self._drop_foreign)
@@ -573,6 +578,7 @@ class Writer:
         """Leave the file complete, dated, and no log beside it."""
         self._marked = -math.inf
         self.attempt(lambda _tables: None)
+        self._tombstones.tell()
         self._checkpoint("TRUNCATE")
 
 
