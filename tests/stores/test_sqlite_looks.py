@@ -186,6 +186,29 @@ async def test_a_sound_store_can_be_looked_into_where_nothing_can_be_written(she
 
 
 @needs_linux
+async def test_a_look_into_a_file_that_nobody_may_write_leaves_nothing_beside_it(shelf: Rig) -> None:
+    await filled(shelf)
+    shelf.path.chmod(0o444)
+    before = beside(shelf)
+    for command in (("sessions", "list"), ("store", "check")):
+        assert 0 == call(shelf, *command)[0]
+        assert before == beside(shelf)
+
+
+@needs_linux
+async def test_one_that_is_open_all_the_same_is_read_with_its_log(shelf: Rig) -> None:
+    """By a program with more rights, as root's are."""
+    async with shelf.open() as store:
+        session = await store.open(ANN)
+        await store.put(ANN, session.id, record(), keep_for=DAY)
+        shelf.path.chmod(0o444)
+        before = beside(shelf)
+        code, said = call(shelf, "sessions", "list", "--json")
+        assert (0, 1) == (code, said.count("pseudonym"))
+        assert before == beside(shelf)
+
+
+@needs_linux
 async def test_with_a_log_it_says_why_it_cannot_be_read_there(shelf: Rig) -> None:
     async with shelf.open() as store:
         await store.open(ANN)

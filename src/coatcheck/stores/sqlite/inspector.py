@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
@@ -37,6 +38,8 @@ _NO_WAY: Final = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLI
 
 # Sessions whose entries are read in one transaction: a long one would keep the log from being emptied.
 _SLICE: Final = 64
+
+_ANY_WRITE: Final = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 
 _PSEUDONYM_BYTES: Final = 8
 
@@ -315,13 +318,16 @@ def _connect(place: Path) -> sqlite3.Connection:
 
     With a log that something is in, it is only read: the log stays as it is. With none, SQLite may write: it makes a log and
     an index of it to read, and whoever closes the file last removes them, if it may. Where nothing can be put beside the
-    file nobody writes it, and it is read as one that does not change.
+    file nobody writes it, and it is read as one that does not change. So is a file that its mode lets nobody write: who only
+    reads would leave log and index behind, and cannot know whether another still needs them.
     """
     logged = bool(size_of(beside(place, "-wal")) or size_of(beside(place, "-journal")))
     reason = unwritable(place)
     ways = ["mode=ro"] if logged or reason is not None else ["mode=rw", "mode=ro"]
     if not logged and not beside(place, "-shm").exists():
-        ways.append("mode=ro&immutable=1")
+        # A program that may write it all the same, as root's may, has made an index before it does.
+        protected = reason is not None and not place.stat().st_mode & _ANY_WRITE
+        ways.insert(0 if protected else len(ways), "mode=ro&immutable=1")
     for way in ways:
         connection = translated(
             lambda: sqlite3.connect(
