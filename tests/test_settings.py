@@ -19,6 +19,9 @@ PLACE = "http(s)://host[:port][/prefix] and nothing else"
 DURATION = "must be seconds, or a duration such as PT30M"
 NO_KEY = "of the keys is no key: coatcheck-key-1: and 64 hexadecimal digits"
 KEY = f"{TAG}{'c4' * 32}"
+BEHIND = (
+    "the keys are in one line, and one of them is behind a #, where all is a comment: leave out the comment"
+)
 NO_PATHS = (("STORE", "; COATCHECK_KEYS_TEXT takes keys"), ("CONFIG", ""))
 
 
@@ -225,7 +228,10 @@ def test_settings_are_frozen() -> None:
         ("KEYS_TEXT", f"{KEY}\n{TAG}{CANARY}", f"line 2 {NO_KEY}"),
         ("KEYS_TEXT", f"{KEY} \udcff{CANARY}", f"line 1 {NO_KEY}"),
         ("KEYS_TEXT", f"{KEY} {KEY}", "a key ring has a key twice"),
-        ("KEYS_TEXT", f"# {CANARY} {KEY}", "the keys cannot be used: there is no key"),
+        ("KEYS_TEXT", f"# {CANARY} {KEY}", BEHIND),
+        ("KEYS_TEXT", f"{KEY} # {CANARY} {TAG}{'c4' * 32}", BEHIND),
+        ("KEYS_TEXT", f"# {CANARY}", "the keys cannot be used: there is no key"),
+        ("KEYS_TEXT", f"# {CANARY}\n# {KEY}", "the keys cannot be used: there is no key"),
         ("STRICT_USERS", CANARY, "must be true or false"),
         ("TOKEN", f"{CANARY} with blanks", "must be printable ASCII without blanks, to be sent in a header"),
         ("TOKEN", CANARY, "whose is it? set COATCHECK_DEFAULT_EMAIL, too"),

@@ -135,9 +135,23 @@ def test_blanks_and_comments_are_passed_over(text: str) -> None:
     assert KeyRing([Key(SECRET), Key(OTHER)]) == KeyRing.from_text(text)
 
 
-@pytest.mark.parametrize("text", ["", "\n", "# only a comment\n", f"#{TAG}{SECRET.hex()}"])
+@pytest.mark.parametrize("text", ["", "\n", "# only a comment\n", f"\n#{TAG}{SECRET.hex()}"])
 def test_a_text_without_a_key_is_refused(text: str) -> None:
     assert "the keys cannot be used: there is no key" == refusal(lambda: KeyRing.from_text(text))
+
+
+@pytest.mark.parametrize("before", ["", f"{TAG}{OTHER.hex()} "])
+def test_a_key_behind_a_comment_in_the_same_line_is_not_left_out_without_a_word(
+    before: str, path: Path
+) -> None:
+    """As where the lines of a file were made one. In a file, or with lines, it is a key that somebody wants out."""
+    line = f"{before}# Keys {TAG}{SECRET.hex()}"
+    told = "the keys are in one line, and one of them is behind a #, where all is a comment: leave out the comment"
+    assert told == refusal(lambda: KeyRing.from_text(f"{line}\n"))
+    if before:
+        assert (
+            KeyRing([Key(OTHER)]) == KeyRing.from_text(f"# Keys\n{line}") == KeyRing.read(private(path, line))
+        )
 
 
 @pytest.mark.parametrize(

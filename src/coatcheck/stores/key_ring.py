@@ -115,8 +115,13 @@ class KeyRing:
         """Return the ring that a text holds, as an environment variable may; blanks separate keys as lines do.
 
         Raises:
-            KeysUnusable: it holds no key, or something else besides.
+            KeysUnusable: it holds no key, or something else besides; or it is one line with a key in its comment.
         """
+        if len(text.splitlines()) == 1 and _KEY.search(text.partition("#")[2]):
+            # Most likely the lines of a file in one: what is meant to be used must not be left out without a word.
+            raise KeysUnusable(
+                "the keys are in one line, and one of them is behind a #, where all is a comment: leave out the comment"
+            )
         return cls(_parsed(text, "the keys"))
 
     @classmethod
