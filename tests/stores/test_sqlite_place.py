@@ -171,6 +171,29 @@ async def test_what_is_empty_is_taken(rig: Rig, make: Callable[[Path], None]) ->
     assert MARK == rig.path.with_name(f"{rig.path.name}.lock").read_bytes()
 
 
+async def test_a_store_with_a_second_name_is_refused_by_both(rig: Rig) -> None:
+    """By the second it could be opened once more: its lock and its log are found by the name."""
+    link = rig.path.with_name("link")
+    async with rig.open() as store:
+        session = await store.open(ANN)
+        os.link(rig.path, link)
+        before = set(rig.path.parent.iterdir())
+        for open_it in (
+            lambda: SQLiteStore(link, keys=KEYS),
+            lambda: inspect(link).__enter__(),
+            lambda: upkeep(link).__enter__(),
+        ):
+            with pytest.raises(StoreFailed, match=f"^the store at {link} has more than one name"):
+                open_it()
+        assert before == set(rig.path.parent.iterdir())
+        assert session.id == (await store.open(ANN)).id
+    with pytest.raises(StoreFailed, match=f"^the store at {rig.path} has more than one name"):
+        SQLiteStore(rig.path, keys=KEYS)
+    link.unlink()
+    async with rig.open() as store:
+        assert session.id == (await store.open(ANN)).id
+
+
 async def test_a_store_is_a_store_without_its_lock_too(rig: Rig) -> None:
     """As after a copy. A page that is damaged beyond the header changes nothing about whose it is."""
     async with rig.open() as store:

@@ -7,7 +7,7 @@ What may be written to, moved aside or made private is a file that is provably o
 * a damaged one whose id can no longer be read, beside whose path lies a lock with our `MARK`. It is put there when a store
   is begun or opened, and stays. That a ``.lock`` is there is no proof: other programs name theirs the same way.
 
-Whatever else is there is left as it is.
+Whatever else is there is left as it is. So is a store that has several names by hard links.
 """
 
 from __future__ import annotations
@@ -44,12 +44,15 @@ def check_place(path: Path) -> None:
         raise StoreFailed(
             f"there can be no store at {path}: {lock} is not the lock of a store; it is left as it is"
         )
-    if present and size(path) > 0 and not _is_ours(path):
-        if _content(lock, path) == MARK:
-            return
+    if present and size(path) > 0 and not _is_ours(path) and _content(lock, path) != MARK:
         raise StoreFailed(
             f"what is at {path} is not a store of coatcheck, nor a SQLite file that could be one: it is left as it is;"
             " choose another path"
+        )
+    if present and path.stat().st_nlink > 1:
+        # Its lock and its log are found by its name: who has it open by another would not be met.
+        raise StoreFailed(
+            f"the store at {path} has more than one name, by hard links: keep one of them, or make a copy in place of a link"
         )
 
 
