@@ -19,7 +19,7 @@ FLOORS: list[set[str]] = [
     {
         f"engine.{module}"
         for module in (
-            "sessions", "home", "loads", "refresh", "resolution", "session", "cache", "schedule", "sync", "persistence", "repairs", "guarded", "write_behind",
+            "sessions", "home", "loads", "refresh", "resolution", "session", "cache", "schedule", "sync", "persistence", "repairs", "guarded", "deadlines", "write_behind",
             "connections", "walk", "counting", "parts"
         )
     },

@@ -10,7 +10,9 @@ import signal
 import sqlite3
 import stat
 import struct
-from typing import TYPE_CHECKING
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -18,13 +20,16 @@ from coatcheck.engine.store import Owner, Written
 from coatcheck.errors import ForkedCache, StoreFailed
 from coatcheck.stores.seal import Seal
 from coatcheck.stores.sqlite import SQLiteStore, inspect
+from coatcheck.stores.sqlite import file as file_module
+from coatcheck.stores.sqlite import inspector as inspector_module
 from coatcheck.stores.sqlite.file import StoreFile
+from coatcheck.stores.sqlite.upkeep import upkeep
 from coatcheck.testing.store_contract import held
 from stores.sqlite_junk import COLUMNS, JUNK, UNTYPED, spoil
-from stores.sqlite_rig import ANN, BOB, DAY, KEYS, Rig, record, tables_of
+from stores.sqlite_rig import ANN, BOB, DAY, KEYS, PATIENCE, Rig, record, tables_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 PAGE = 4096
 
@@ -65,6 +70,88 @@ async def test_locked_it_fails_and_goes_on_when_the_lock_is_gone(rig: Rig) -> No
         assert Written.APPLIED is await store.put(ANN, session.id, record("new"), keep_for=DAY)
         await store.clear(ANN)
         assert {} == held(await store.open(ANN))
+
+
+@contextlib.contextmanager
+def kept_from_everybody(rig: Rig) -> Iterator[None]:
+    """Hold the lock that readers need, too."""
+    with contextlib.closing(
+        sqlite3.connect(rig.path, isolation_level=None, check_same_thread=False)
+    ) as other:
+        other.execute("PRAGMA locking_mode = EXCLUSIVE")
+        other.execute("BEGIN EXCLUSIVE")
+        yield
+
+
+@contextlib.contextmanager
+def begun(rig: Rig) -> Iterator[None]:
+    store = SQLiteStore(rig.path, keys=KEYS, clock=rig.clock)
+    yield
+    store._threads.end()
+
+
+Opening = Callable[[Rig], contextlib.AbstractContextManager[object]]
+OPENINGS: dict[str, Opening] = {
+    "store": begun,
+    "look": lambda rig: inspect(rig.path),
+    "upkeep": lambda rig: upkeep(rig.path, clock=rig.clock),
+}
+
+
+@pytest.mark.parametrize("open_it", OPENINGS.values(), ids=OPENINGS)
+async def test_a_lock_that_is_short_is_waited_for_at_the_start(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, open_it: Opening
+) -> None:
+    """As that of a backup: it goes as soon as somebody has met it."""
+    await stored(rig, users=1)
+    held, met = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with kept_from_everybody(rig):
+            held.set()
+            assert met.wait(PATIENCE)
+
+    connect = sqlite3.connect
+
+    def connect_and_tell(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        connection = connect(*arguments, **options)
+        if "immutable" not in arguments[0]:
+            met.set()
+        return connection
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert held.wait(PATIENCE)
+    # Not at all, were it not for the start.
+    monkeypatch.setattr(file_module, "BUSY_SECONDS", 0.0)
+    monkeypatch.setattr(sqlite3, "connect", connect_and_tell)
+    with open_it(rig):
+        pass
+    holder.join(PATIENCE)
+
+
+@pytest.mark.parametrize("open_it", OPENINGS.values(), ids=OPENINGS)
+async def test_one_that_stays_is_told_with_the_path(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, open_it: Opening
+) -> None:
+    await stored(rig, users=1)
+    for module in (file_module, inspector_module):
+        monkeypatch.setattr(module, "OPENING_SECONDS", 0.01)
+    told = f"^another program has locked the store at {rig.path}$"
+    with kept_from_everybody(rig), pytest.raises(StoreFailed, match=told), open_it(rig):
+        pass
+
+
+async def test_who_has_it_open_is_not_kept_waiting_as_long(rig: Rig) -> None:
+    async with rig.open() as store:
+        assert [100, 100] == [
+            each.execute("PRAGMA busy_timeout").fetchone()[0] for each in store._threads.writer.connections()
+        ]
+        await store._threads.chore(store._threads.writer._disconnect)
+        await store.open(ANN)
+        assert [100, 100] == [
+            each.execute("PRAGMA busy_timeout").fetchone()[0] for each in store._threads.writer.connections()
+        ]
 
 
 async def test_a_reader_of_another_program_keeps_a_clear_from_being_durable(rig: Rig) -> None:

@@ -17,7 +17,7 @@ from coatcheck.stores.sqlite.schema import migrate
 from coatcheck.stores.sqlite.tombstones import Tombstones
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from coatcheck.clock import Clock
@@ -29,6 +29,9 @@ OLDEST_SQLITE: Final = (3, 37, 0)
 
 BUSY_SECONDS: Final = 0.1
 """How long an operation waits for a lock that another program holds on the file."""
+
+OPENING_SECONDS: Final = 3.0
+"""How long it is waited for while a file is opened: a backup, say, holds it for a moment, and nobody tries once more."""
 
 BETWEEN_MOVES: Final = timedelta(minutes=1)
 """A file that is damaged again sooner after one was moved aside stays where it is."""
@@ -132,6 +135,7 @@ class StoreFile:
         self._log = beside(path, "-wal")
         self._clock = clock
         self._lock: int | None = None
+        self._patience = OPENING_SECONDS
         self.tombstones = Tombstones(beside(path, ".clears"))
         if sqlite3.sqlite_version_info < OLDEST_SQLITE:
             oldest = ".".join(map(str, OLDEST_SQLITE))
@@ -211,6 +215,12 @@ class StoreFile:
             raise
         return connection
 
+    def opened(self, connections: Iterable[sqlite3.Connection]) -> None:
+        """Wait for a lock no longer than an operation may, from now on, on these connections and on new ones."""
+        self._patience = BUSY_SECONDS
+        for connection in connections:
+            connection.execute(f"PRAGMA busy_timeout = {round(BUSY_SECONDS * 1_000)}")
+
     def move_aside(self, why: str) -> None:
         """Give way to a new file: move the damaged one and what lies beside it out of the way, and say so.
 
@@ -281,7 +291,7 @@ class StoreFile:
             lambda: sqlite3.connect(
                 f"{self.path.as_uri()}?mode=rw",
                 uri=True,
-                timeout=BUSY_SECONDS,
+                timeout=self._patience,
                 isolation_level=None,
                 # Opened here and used in one thread at a time.
                 check_same_thread=False,

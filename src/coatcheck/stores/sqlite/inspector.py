@@ -18,7 +18,7 @@ from coatcheck.errors import StoreFailed
 from coatcheck.stores.key_provider import ring_of
 from coatcheck.stores.seal import Seal, SealedEntry, SessionKey
 from coatcheck.stores.sqlite.dates import age
-from coatcheck.stores.sqlite.file import BUSY_SECONDS, Damaged, problem, readable, told_with, translated
+from coatcheck.stores.sqlite.file import OPENING_SECONDS, Damaged, problem, readable, told_with, translated
 from coatcheck.stores.sqlite.place import beside, check_place, exists, unwritable
 from coatcheck.stores.sqlite.place import size as size_of
 from coatcheck.stores.sqlite.process import no_fork
@@ -333,7 +333,7 @@ def _connect(place: Path) -> sqlite3.Connection:
             lambda: sqlite3.connect(
                 f"{place.as_uri()}?{way}",  # noqa: B023 - called at once
                 uri=True,
-                timeout=BUSY_SECONDS,
+                timeout=OPENING_SECONDS,
                 isolation_level=None,
                 check_same_thread=False,
             ),

@@ -205,6 +205,7 @@ class _Threads:
         with no_fork:
             self.writer.open()
             self.writer.purge()
+            file.opened(self.writer.connections())
         self._reading.start()
         self._writing.start()
 

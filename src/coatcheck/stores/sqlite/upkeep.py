@@ -130,6 +130,7 @@ def upkeep(path: Path | str, *, clock: Clock | None = None) -> Iterator[Upkeep]:
         connection = stack.enter_context(contextlib.closing(file.connect_writer()))
         dates = Dates(clock)
         translated(lambda: _start(connection, dates), place)
+        file.opened([connection])
         # What is done here seals and opens nothing.
         yield Upkeep(file, Tables(connection, Seal(KeyRing.drawn()), dates, file.tombstones))
 
