@@ -527,6 +527,18 @@ async def test_keys_that_others_may_read_are_gone_without(
     assert "is open to others" in warning
 
 
+async def test_so_are_those_that_a_setting_names_for_the_default_store(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Only a store that is named must be usable."""
+    keys = tmp_path / "open to all"
+    keys.write_text("x")
+    keys.chmod(0o644)
+    assert session_store(Settings(keys=keys)) is None
+    (warning,) = told_alone(caplog)
+    assert f"the file of keys {keys} is open to others" in warning
+
+
 async def test_with_keys_in_the_settings_the_store_is_sealed_with_them_and_no_file_is_made(
     simulator: Simulator, caplog: pytest.LogCaptureFixture
 ) -> None:

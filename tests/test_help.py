@@ -39,3 +39,13 @@ def test_the_guide_has_a_row_for_every_call_and_for_no_other(name: str, shown: t
     assert named == {
         each for each in dir(shown) if not each.startswith("_") and callable(getattr(shown, each))
     }
+
+
+def test_what_the_guides_import_is_there() -> None:
+    """An error that is to be handled is of no use without the place that it is imported from."""
+    texts = [(GUIDE.with_name(name)).read_text("utf-8") for name in ("guide.md", "ipc.md")]
+    blocks = [block for text in texts for block in re.findall(r"```python\n(.+?)```", text, re.DOTALL)]
+    imports = [line for block in blocks for line in re.findall(r"^from coatcheck.+", block, re.MULTILINE)]
+    assert "from coatcheck.errors import LoadError, SessionCleared" in imports
+    for line in imports:
+        exec(line, {})
