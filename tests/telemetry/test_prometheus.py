@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -19,6 +21,7 @@ from coatcheck.telemetry import CacheCollector
 from coatcheck.testing import FakeClock
 from coatcheck.testing.stores import Fault, FaultyStore, MemoryStore
 from coatcheck.upstream.breaker import Breaker
+from telemetry import exposition
 from telemetry.exposition import expose
 from telemetry.promlint import complaints
 
@@ -75,6 +78,11 @@ async def test_the_exposition_is_clean() -> None:
 
     assert [] == complaints(text)
     assert len(dict(samples(text))) == len(list(samples(text))) > 100
+
+
+def test_the_exposition_is_printed_and_nothing_else() -> None:
+    done = subprocess.run([sys.executable, exposition.__file__], capture_output=True, text=True, check=True)
+    assert ([], "") == (complaints(done.stdout), done.stderr)
 
 
 async def test_the_exposition_is_clean_as_openmetrics_too() -> None:

@@ -146,6 +146,14 @@ class TestOpen:
         assert state(breaker) == "half_open"
         assert not breaker.refuses()
 
+    def test_one_failure_is_none_in_a_row(self, clock: HandClock, caplog: pytest.LogCaptureFixture) -> None:
+        breaker = Breaker(clock=clock, threshold=1)
+        fail(breaker)
+        assert str(turned_away(breaker)) == "the upstream failed once and is left alone"
+        assert ["the upstream failed once and is left alone for 10 s"] == [
+            each.getMessage() for each in caplog.records
+        ]
+
     def test_the_wall_clock_does_not_matter(self, clock: HandClock) -> None:
         breaker = opened(clock)
         clock.unix += 86_400

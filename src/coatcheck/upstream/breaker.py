@@ -159,9 +159,7 @@ class Breaker:
     def _enter(self, seconds: float) -> object:
         if self.refuses():
             wait = max(self._retry_at - self._clock.monotonic(), 0.0)
-            raise BreakerOpen(
-                f"the upstream failed {self._failures} times in a row and is left alone", retry_after=wait
-            )
+            raise BreakerOpen(f"the upstream failed {self._so_often()} and is left alone", retry_after=wait)
         if self._period is not None:
             return self._period
         self._probe = probe = object()
@@ -188,9 +186,10 @@ class Breaker:
             self._open()
 
     def _open(self) -> None:
-        logger.warning(
-            "the upstream failed %d times in a row and is left alone for %g s", self._failures, self._span
-        )
+        logger.warning("the upstream failed %s and is left alone for %g s", self._so_often(), self._span)
         self._opened += 1
         self._period = None
         self._retry_at = self._clock.monotonic() + self._span
+
+    def _so_often(self) -> str:
+        return "once" if self._failures == 1 else f"{self._failures} times in a row"
