@@ -114,7 +114,7 @@ async def test_a_lock_that_is_short_is_waited_for_at_the_start(
     connect = sqlite3.connect
 
     def connect_and_tell(*arguments: Any, **options: Any) -> sqlite3.Connection:
-        connection = connect(*arguments, **options)
+        connection: sqlite3.Connection = connect(*arguments, **options)
         if "immutable" not in arguments[0]:
             met.set()
         return connection

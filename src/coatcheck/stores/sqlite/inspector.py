@@ -19,7 +19,7 @@ from coatcheck.stores.key_provider import ring_of
 from coatcheck.stores.seal import Seal, SealedEntry, SessionKey
 from coatcheck.stores.sqlite.dates import age
 from coatcheck.stores.sqlite.file import OPENING_SECONDS, Damaged, problem, readable, told_with, translated
-from coatcheck.stores.sqlite.place import beside, check_place, exists, unwritable
+from coatcheck.stores.sqlite.place import beside, check_place, exists, status_of, unwritable
 from coatcheck.stores.sqlite.place import size as size_of
 from coatcheck.stores.sqlite.process import no_fork
 from coatcheck.stores.sqlite.schema import APPLICATION_ID, STEPS
@@ -326,7 +326,8 @@ def _connect(place: Path) -> sqlite3.Connection:
     ways = ["mode=ro"] if logged or reason is not None else ["mode=rw", "mode=ro"]
     if not logged and not beside(place, "-shm").exists():
         # A program that may write it all the same, as root's may, has made an index before it does.
-        protected = reason is not None and not place.stat().st_mode & _ANY_WRITE
+        status = status_of(place)
+        protected = reason is not None and status is not None and not status.st_mode & _ANY_WRITE
         ways.insert(0 if protected else len(ways), "mode=ro&immutable=1")
     for way in ways:
         connection = translated(

@@ -49,7 +49,8 @@ def check_place(path: Path) -> None:
             f"what is at {path} is not a store of coatcheck, nor a SQLite file that could be one: it is left as it is;"
             " choose another path"
         )
-    if present and path.stat().st_nlink > 1:
+    status = status_of(path)
+    if status is not None and status.st_nlink > 1:
         # Its lock and its log are found by its name: who has it open by another would not be met.
         raise StoreFailed(
             f"the store at {path} has more than one name, by hard links: keep one of them, or make a copy in place of a link"
@@ -101,12 +102,18 @@ def beside(path: Path, suffix: str) -> Path:
     return path.with_name(path.name + suffix)
 
 
+def status_of(path: Path) -> os.stat_result | None:
+    """Return what the system knows of a file; None if there is none."""
+    try:
+        return path.stat()
+    except OSError:
+        return None
+
+
 def size(path: Path) -> int:
     """Return the bytes of a file; 0 if there is none."""
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
+    status = status_of(path)
+    return 0 if status is None else status.st_size
 
 
 def _is_ours(path: Path) -> bool:
