@@ -194,7 +194,7 @@ class StoreFile:
         self._make()
         connection = self._connect()
         try:
-            translated(lambda: _bring_up(connection), self.path)
+            translated(lambda: _bring_up(connection, self.path), self.path)
         except BaseException:
             connection.close()
             raise
@@ -330,13 +330,13 @@ def _configure(connection: sqlite3.Connection) -> None:
         connection.execute(f"PRAGMA {pragma}").fetchall()
 
 
-def _bring_up(connection: sqlite3.Connection) -> None:
+def _bring_up(connection: sqlite3.Connection, path: Path) -> None:
     """Bring a file to today's schema and to write-ahead logging."""
     # In this order: the mode is part of the file, and the file may be another program's.
-    migrate(connection)
+    migrate(connection, path)
     [mode] = connection.execute("PRAGMA journal_mode = WAL").fetchone()
     if mode != "wal":
-        raise StoreFailed("there can be no write-ahead log where the store is; choose a path on a local disk")
+        raise StoreFailed(f"there can be no write-ahead log for {path}: choose a path on a local disk")
     connection.execute("PRAGMA synchronous = NORMAL")
 
 

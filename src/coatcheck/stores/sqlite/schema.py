@@ -10,6 +10,7 @@ from coatcheck.errors import StoreFailed
 
 if TYPE_CHECKING:
     import sqlite3
+    from pathlib import Path
 
 APPLICATION_ID: Final = 0x636F6174
 """The letters "coat": what tells a store from the database of somebody else."""
@@ -143,7 +144,7 @@ IDLE_SESSIONS: Final = """
     AND NOT EXISTS (SELECT 1 FROM entries AS e WHERE e.session = s.session)"""
 
 
-def migrate(connection: sqlite3.Connection) -> None:
+def migrate(connection: sqlite3.Connection, path: Path) -> None:
     """Bring a file up to today's schema, in one transaction.
 
     Raises:
@@ -155,11 +156,11 @@ def migrate(connection: sqlite3.Connection) -> None:
         [tables] = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         if application or version or tables:
             raise StoreFailed(
-                "this is the database of another program, not a store of coatcheck: choose another path"
+                f"what is at {path} is the database of another program, not a store of coatcheck: choose another path"
             )
     if version > len(STEPS):
         raise StoreFailed(
-            f"this store was written by a newer coatcheck: its schema has version {version}, the newest that is known"
+            f"the store at {path} was written by a newer coatcheck: its schema has version {version}, the newest that is known"
             f" here is {len(STEPS)}; upgrade coatcheck, or choose another path"
         )
     if version == len(STEPS):
