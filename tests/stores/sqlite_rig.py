@@ -117,6 +117,6 @@ async def in_one_group(store: SQLiteStore, *calls: Coroutine[Any, Any, Any]) -> 
 
 
 def tables_of(store: SQLiteStore) -> Tables:
-    tables = store._threads.writer._tables
+    tables = store._threads.writer.database.tables
     assert tables is not None
     return tables

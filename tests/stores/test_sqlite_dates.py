@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from coatcheck.engine.store import Written
-from coatcheck.stores.sqlite import writer
+from coatcheck.stores.sqlite import database, writer
 from coatcheck.testing.store_contract import held
 from stores.sqlite_rig import ANN, DAY, HOUR, Rig, eventually, record
 
@@ -134,7 +134,7 @@ async def test_the_file_knows_when_it_was_closed(rig: Rig) -> None:
     """Also when the date in it was not old enough yet to be noted anew."""
     async with rig.open() as store:
         await store.open(ANN)
-        rig.clock.jump(writer.MARK_SECONDS / 2)
+        rig.clock.jump(database.MARK_SECONDS / 2)
     assert noted(rig) == pytest.approx(rig.clock.wall(), abs=0.01)
 
 
@@ -146,7 +146,7 @@ async def test_the_file_learns_the_date_while_nobody_asks_for_anything(
     async with rig.open() as store:
         await store.open(ANN)
         for _ in range(5):
-            rig.clock.jump(writer.MARK_SECONDS + 1.0)
+            rig.clock.jump(database.MARK_SECONDS + 1.0)
             eventually(lambda: abs(noted(rig) - rig.clock.wall()) < 0.01)
 
 

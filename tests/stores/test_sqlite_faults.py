@@ -145,12 +145,14 @@ async def test_one_that_stays_is_told_with_the_path(
 async def test_who_has_it_open_is_not_kept_waiting_as_long(rig: Rig) -> None:
     async with rig.open() as store:
         assert [100, 100] == [
-            each.execute("PRAGMA busy_timeout").fetchone()[0] for each in store._threads.writer.connections()
+            each.execute("PRAGMA busy_timeout").fetchone()[0]
+            for each in store._threads.writer.database.connections()
         ]
-        await store._threads.chore(store._threads.writer._disconnect)
+        await store._threads.chore(store._threads.writer.database.close)
         await store.open(ANN)
         assert [100, 100] == [
-            each.execute("PRAGMA busy_timeout").fetchone()[0] for each in store._threads.writer.connections()
+            each.execute("PRAGMA busy_timeout").fetchone()[0]
+            for each in store._threads.writer.database.connections()
         ]
 
 
@@ -407,7 +409,7 @@ async def replaced(store: SQLiteStore) -> None:
 
 def forget_pages(store: SQLiteStore) -> None:
     """Let both connections read the file anew."""
-    for connection in store._threads.writer.connections():
+    for connection in store._threads.writer.database.connections():
         connection.execute("PRAGMA shrink_memory")
 
 

@@ -231,7 +231,7 @@ async def test_a_file_put_in_its_place_while_it_was_open_is_left_alone(rig: Rig)
     """And the store goes on when it has gone."""
     async with rig.open() as store:
         session = await store.open(ANN)
-        store._threads.writer._disconnect()
+        store._threads.writer.database.close()
         ours = rig.path.rename(rig.path.with_name("ours"))
         database(rig.path)
         rig.path.chmod(0o644)

@@ -40,6 +40,7 @@ class Reader:
     def __init__(self, writer: Writer, seal: Seal, dates: Dates, tombstones: Tombstones) -> None:
         self.asked: queue.SimpleQueue[Open | None] = queue.SimpleQueue()
         self._writer = writer
+        self._database = writer.database
         self._seal = seal
         self._dates = dates
         self._tombstones = tombstones
@@ -75,7 +76,7 @@ class Reader:
 
     def _turn(self, waiting: list[Open]) -> None:
         """Read for all, then open and answer."""
-        ends = self._writer.ends
+        ends = self._database.ends
         found = self._read(waiting)
         answered: list[Open] = []
         touched: list[tuple[float, int, bytes]] = []
@@ -90,7 +91,7 @@ class Reader:
             else:
                 self._writer.asked.put(each)
         deliver(answered)
-        if ends != self._writer.ends:
+        if ends != self._database.ends:
             # Of a session that ended meanwhile nothing may be left; those of the others are derived again.
             for fetched in found:
                 if isinstance(fetched, Fetched):
@@ -100,8 +101,8 @@ class Reader:
 
     def _read(self, waiting: list[Open]) -> list[Fetched | StoreFailed | None]:
         """Return, for each, what is stored, None if there is nothing that can be used, or what went wrong."""
-        with no_fork, self._writer.turn:
-            connection = self._writer.reading
+        with no_fork, self._database.turn:
+            connection = self._database.reading
             if connection is None:
                 # The writer opens the file again, if it can.
                 return [None] * len(waiting)
@@ -110,7 +111,7 @@ class Reader:
             except sqlite3.Error as error:
                 failure = problem(error)
                 if damaged(error):
-                    self._writer.report(connection, failure)
+                    self._writer.asked.put(Chore(lambda: self._database.replace(connection, failure)))
             else:
                 return found
         return [StoreFailed(failure) for _ in waiting]
@@ -142,7 +143,7 @@ class Reader:
         def mark(tables: Tables) -> None:
             tables.connection.executemany(TOUCH_SESSION, touched)
 
-        self._writer.attempt(mark)
+        self._database.attempt(mark)
 
 
 def _mistake(error: Exception) -> StoreFailed:

@@ -203,9 +203,9 @@ class _Threads:
         self._writing = threading.Thread(target=self._write, name="coatcheck-store-writer", daemon=True)
         watch(self)
         with no_fork:
-            self.writer.open()
+            self.writer.database.open()
             self.writer.purge()
-            file.opened(self.writer.connections())
+            file.opened(self.writer.database.connections())
         self._reading.start()
         self._writing.start()
 
@@ -290,7 +290,7 @@ class _Threads:
         # Whoever held it does not exist here.
         self._gate = threading.Lock()
         self._file.release()
-        return self.writer.connections()
+        return self.writer.database.connections()
 
     def _write(self) -> None:
         try:

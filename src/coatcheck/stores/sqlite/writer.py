@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import queue
 import sqlite3
-import threading
 from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
 from coatcheck.errors import CoatcheckError, StoreFailed
 from coatcheck.stores.sqlite.calls import deliver
-from coatcheck.stores.sqlite.file import Damaged, damaged, problem, translated
+from coatcheck.stores.sqlite.database import Database
+from coatcheck.stores.sqlite.file import problem, translated
 from coatcheck.stores.sqlite.operations import (
     Chore,
     ClearAll,
@@ -26,7 +25,6 @@ from coatcheck.stores.sqlite.operations import (
 )
 from coatcheck.stores.sqlite.process import no_fork
 from coatcheck.stores.sqlite.sweep import ROOM, Sweep, free_bytes, used_bytes
-from coatcheck.stores.sqlite.tables import Tables
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,6 +33,7 @@ if TYPE_CHECKING:
     from coatcheck.stores.seal import Seal
     from coatcheck.stores.sqlite.dates import Dates
     from coatcheck.stores.sqlite.file import StoreFile
+    from coatcheck.stores.sqlite.tables import Tables
     from coatcheck.stores.sqlite.tombstones import Stone
 
 MAX_GROUP: Final = 256
@@ -42,9 +41,6 @@ MAX_GROUP: Final = 256
 
 MAX_GROUP_BYTES: Final = 8 * 1024 * 1024
 """Bodies in one transaction, about."""
-
-MARK_SECONDS: Final = 30.0
-"""How far the date in the file may lag behind: a clock set back by less is not noticed at the next start."""
 
 IDLE_SECONDS: Final = 5.0
 """How often a writer that nobody asks for anything looks whether something is to be tidied."""
@@ -55,20 +51,14 @@ REST_SECONDS: Final = 0.05
 UNTIDY_GROUPS: Final = 50
 """After so many groups without an idle moment a slice is tidied all the same."""
 
-LOG_BYTES: Final = 16 * 1024 * 1024
-"""A write-ahead log longer than this is written back and emptied, whoever waits; a quarter of it, when nobody does."""
-
 RESERVE_BYTES: Final = 1024 * 1024
 """With less than this left on the disk sessions are ended while that can still be done: it takes room in the log."""
-
-ERASE_ATTEMPTS: Final = 4
-"""Each waits for readers of other programs as long as any operation waits for a lock."""
 
 logger = logging.getLogger("coatcheck.stores")
 
 
 class Writer:
-    """Owns the connection that writes and, for as long as it takes to replace the file, the one that reads beside it.
+    """Answers operations, and does chores, in the order in which they are asked for.
 
     Args:
         file: the file, locked.
@@ -78,16 +68,12 @@ class Writer:
 
     Attributes:
         asked: where operations and chores are put; None ends the thread when what is before it is done.
-        turn: held by who reads, for a moment at a time, and by the writer when nobody may.
-        reading: the reader's connection, used under *turn* only; None while the file cannot be opened.
-        ends: a number that grows when sessions have ended.
+        database: the file as this thread has it.
     """
 
     def __init__(self, file: StoreFile, seal: Seal, dates: Dates, max_bytes: int) -> None:
         self.asked: queue.SimpleQueue[Operation[Any] | Chore | None] = queue.SimpleQueue()
-        self.turn = threading.Lock()
-        self.reading: sqlite3.Connection | None = None
-        self.ends = 0
+        self.database = Database(file, seal, dates, opened=self._opened, make_room=self._make_room)
         self._file = file
         self._seal = seal
         self._dates = dates
@@ -96,86 +82,13 @@ class Writer:
         # After so many bytes written the size is looked at again.
         self._growth = max_bytes // 64
         self._unmeasured = self._growth
-        self._tables: Tables | None = None
-        self._synced = False
         self._foreign = True
         self._outgrown = True
         self._ending = False
-        # The date that the file knows of.
-        self._marked = -math.inf
-        self._complaint: str | None = None
 
-    # -- the file ---------------------------------------------------------------------------------------------------
-
-    def open(self) -> None:
-        """Open the file; a damaged one is moved aside.
-
-        Raises:
-            StoreFailed: there can be no store there.
-        """
-        for again in (False, True):
-            try:
-                self._connect()
-            except Damaged as error:
-                why = str(error)
-            else:
-                return
-            if not again:
-                self._file.move_aside(why)
-        raise StoreFailed(why)
-
-    def _connect(self) -> None:
-        try:
-            writing = self._file.connect_writer()
-            self._tables = Tables(writing, self._seal, self._dates, self._tombstones)
-            translated(lambda: self._dates.start(writing))
-            self.reading = self._file.connect_reader()
-        except BaseException:
-            self._disconnect()
-            raise
-        self._synced, self._foreign, self._outgrown = False, True, True
-
-    def _disconnect(self) -> None:
-        """Close both connections, the writer's last: the last one writes the log back."""
-        tables, self._tables = self._tables, None
-        reading, self.reading = self.reading, None
-        for connection in (reading, None if tables is None else tables.connection):
-            if connection is not None:
-                with contextlib.suppress(sqlite3.Error):
-                    connection.close()
-        self._seal.forget_all()
-
-    def connections(self) -> list[sqlite3.Connection]:
-        """Return what a forked child must neither touch nor let go of."""
-        tables = self._tables
-        both = (self.reading, None if tables is None else tables.connection)
-        return [connection for connection in both if connection is not None]
-
-    def report(self, seen: sqlite3.Connection, why: str) -> None:
-        """Take note, in the reader's thread, that the connection it read from has met damage."""
-
-        def replace() -> None:
-            # Unless that has been done meanwhile.
-            if self.reading is seen:
-                self._replace(why)
-
-        self.asked.put(Chore(replace))
-
-    def _replace(self, why: str) -> None:
-        """Move a damaged file aside and begin an empty one, if that can be done now."""
-        with self.turn:
-            self._disconnect()
-            try:
-                self._file.move_aside(why)
-                self.open()
-            except StoreFailed as error:
-                self._complain(str(error))
-
-    def _complain(self, what: str) -> None:
-        # Once, not for every operation that fails of it.
-        if what != self._complaint:
-            self._complaint = what
-            logger.error("%s", what)
+    def _opened(self) -> None:
+        # Nothing is known of a file that has just been opened.
+        self._foreign = self._outgrown = True
 
     # -- the thread -------------------------------------------------------------------------------------------------
 
@@ -194,13 +107,15 @@ class Writer:
                 if not group or groups >= UNTIDY_GROUPS:
                     groups = 0
                     wait = 0.0 if self._safely(self._tidy) else IDLE_SECONDS
-                if wait > 0 and self._log_to_empty():
+                if wait > 0 and self.database.log_to_empty():
                     # Who was just answered may ask for more at once: that comes first.
-                    wait = IDLE_SECONDS if rested and not self._safely(self._empty_log) else REST_SECONDS
+                    wait = (
+                        IDLE_SECONDS if rested and not self._safely(self.database.empty_log) else REST_SECONDS
+                    )
         with no_fork:
             self._safely(self._finish)
-            with self.turn:
-                self._disconnect()
+            with self.database.turn:
+                self.database.close()
 
     def _take(self, wait: float) -> list[Operation[Any] | Chore]:
         """Return what waits, at most a group."""
@@ -242,10 +157,10 @@ class Writer:
             failure = str(error)
         except sqlite3.Error as error:
             failure = problem(error)
-            self._met(error)
+            self.database.met(error)
         except Exception as error:  # noqa: BLE001 - want of memory, say: who waits for it, or behind it, must not wait for ever
             failure = f"the writer of a store met a {type(error).__qualname__}"
-            self._complain(failure)
+            self.database.complain(failure)
         if chore.call is not None:
             if failure is None:
                 chore.call.succeed(result)
@@ -258,10 +173,10 @@ class Writer:
         try:
             return work() or False
         except sqlite3.Error as error:
-            self._met(error)
+            self.database.met(error)
         except Exception as error:  # noqa: BLE001 - this thread serves everybody: one mistake must not end it
             # What it says may hold data.
-            self._complain(f"the writer of a store met a {type(error).__qualname__}")
+            self.database.complain(f"the writer of a store met a {type(error).__qualname__}")
         return False
 
     # -- groups -----------------------------------------------------------------------------------------------------
@@ -278,7 +193,7 @@ class Writer:
             end_buried(tables, stones)
             self._apply(tables, group, kinds)
 
-        failure = self.attempt(work, synced=len(stones) > 0 or any(kind.synced for kind in kinds))
+        failure = self.database.attempt(work, synced=len(stones) > 0 or any(kind.synced for kind in kinds))
         if failure is not None:
             self._note(group)
             _fail(group, failure)
@@ -287,8 +202,8 @@ class Writer:
         if Forget in kinds or ClearAll in kinds or stones:
             self._sweep.want()
         self._answer(group)
-        if self._file.log_too_long(LOG_BYTES):
-            self._safely(self._write_back)
+        if self.database.log_is_too_long():
+            self._safely(self.database.write_back)
         if self._file.room() < RESERVE_BYTES:
             self._safely(self._reuse)
 
@@ -303,7 +218,7 @@ class Writer:
             with self._tombstones.lock:
                 each.applied = True
         deliver([each for each in group if not each.erases])
-        failure = self._erase()
+        failure = self.database.erase()
         if failure is None:
             deliver(erasing)
         else:
@@ -325,80 +240,12 @@ class Writer:
             self._unmeasured = self._growth
             self._outgrown = self._sweep.outgrown(tables)
 
-    def attempt(self, work: Callable[[Tables], object], *, synced: bool = False) -> str | None:
-        """Do something in a transaction; return what went wrong, if anything did.
-
-        When there is no room, some is made, once.
-        """
-        error = self._transact(work, synced=synced)
-        if isinstance(error, sqlite3.Error) and _code(error) == sqlite3.SQLITE_FULL and self._make_room():
-            error = self._transact(work, synced=synced)
-        if error is None:
-            return None
-        if isinstance(error, sqlite3.Error):
-            self._met(error)
-            return problem(error)
-        return str(error)
-
-    def _transact(self, work: Callable[[Tables], object], *, synced: bool) -> Exception | None:
-        """Do something in a transaction, or nothing of it; return what was raised."""
-        tables = self._tables
-        try:
-            if tables is None:
-                tables = self._reopen()
-            execute = tables.connection.execute
-            if synced is not self._synced:
-                execute(f"PRAGMA synchronous = {'FULL' if synced else 'NORMAL'}")
-                self._synced = synced
-            execute("BEGIN IMMEDIATE")
-            changes = tables.connection.total_changes
-            work(tables)
-            now = self._dates.now()
-            # Slices of a sweep mostly find nothing: they should write nothing.
-            dated = tables.connection.total_changes != changes or now - self._marked >= MARK_SECONDS
-            if dated:
-                execute("UPDATE meta SET high_water = ? WHERE high_water < ?", (now, now))
-            execute("COMMIT")
-            self._marked = now if dated else self._marked
-            self._settle(tables)
-        except (sqlite3.Error, StoreFailed) as error:
-            failure: Exception = error
-        except Exception as error:  # noqa: BLE001 - this thread serves everybody: one mistake must not end it
-            failure = StoreFailed("the store failed by a mistake of its own")
-            self._complain(f"the writer of a store met a {type(error).__qualname__}")
-        else:
-            self._complaint = None
-            return None
-        if tables is not None:
-            with contextlib.suppress(sqlite3.Error):
-                if tables.connection.in_transaction:
-                    tables.connection.execute("ROLLBACK")
-            self._settle(tables)
-        return failure
-
-    def _settle(self, tables: Tables) -> None:
-        # In this order: a reader that derives a session's keys once more has either read that it ended, or sees now that
-        # something has, or is seen here.
-        self.ends += tables.ended()
-        tables.settle()
-
-    def _reopen(self) -> Tables:
-        """Open a file that could not be opened when it should have been."""
-        with self.turn:
-            self.open()
-        assert self._tables is not None
-        return self._tables
-
-    def _met(self, error: sqlite3.Error) -> None:
-        if damaged(error):
-            self._replace(problem(error))
-
     def _make_room(self) -> bool:
         """Do what can be done about a disk that is full; tell whether it is worth another attempt."""
         try:
-            tables = self._tables
+            tables = self.database.tables
             assert tables is not None
-            self._checkpoint("TRUNCATE")
+            self.database.checkpoint("TRUNCATE")
             goal = used_bytes(tables) * ROOM
         except sqlite3.Error:
             return False
@@ -410,14 +257,14 @@ class Writer:
                 nonlocal ended
                 ended = self._sweep.make_room(tables, goal)
 
-            if self._transact(end, synced=False) is not None:
+            if self.database.transact(end, synced=False) is not None:
                 return False
             more = ended
         return True
 
     def _reuse(self) -> None:
         """See to it that the file has pages to use again: it should not have to grow any more."""
-        tables = self._tables
+        tables = self.database.tables
         if tables is None:
             return
         used = used_bytes(tables)
@@ -427,43 +274,11 @@ class Writer:
 
     # -- the log ----------------------------------------------------------------------------------------------------
 
-    def _erase(self, attempts: int = ERASE_ATTEMPTS) -> str | None:
-        """Empty the log, so that nothing of sessions that ended is left in it; return what stands in the way."""
-        tables = self._tables
-        if tables is None:
-            return "the store's file cannot be opened"
-        if not tables.unclean:
-            return None
-        try:
-            for _ in range(attempts):
-                if self._checkpoint("TRUNCATE"):
-                    tables.unclean = False
-                    return None
-        except sqlite3.Error as error:
-            self._met(error)
-            return problem(error)
-        return "another program reads the store and keeps its log from being emptied"
-
-    def _write_back(self) -> None:
-        # Readers are kept waiting only while the log is cut, not while it is copied and synced.
-        self._checkpoint("PASSIVE")
-        self._checkpoint("TRUNCATE")
-
-    def _checkpoint(self, mode: str) -> bool:
-        """Write the log back into the file; tell whether all of it was."""
-        tables = self._tables
-        if tables is None:
-            return False
-        # Who reads meanwhile would keep the log from being emptied.
-        with self.turn if mode == "TRUNCATE" else contextlib.nullcontext():
-            row = tables.connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
-        return bool(row[0] == 0)
-
     # -- tidying ----------------------------------------------------------------------------------------------------
 
     def _tidy(self) -> bool:
         """Do a slice of what is to be removed; tell whether there is more to do at once."""
-        tables = self._tables
+        tables = self.database.tables
         if tables is None:
             return False
         if self._tombstones.pending():
@@ -474,26 +289,13 @@ class Writer:
             return self._slice(self._sweep.step) or self._outgrown
         if self._outgrown:
             return self._slice(self._shrink)
-        if self._dates.now() - self._marked >= MARK_SECONDS:
-            # Any transaction notes the date then.
-            self.attempt(lambda _tables: None)
+        if not self.database.is_dated():
+            self.database.date()
         return False
-
-    def _log_to_empty(self) -> bool:
-        """Tell whether the log should be emptied when there is a moment for it."""
-        tables = self._tables
-        return tables is not None and (tables.unclean or self._file.log_size() > LOG_BYTES // 4)
-
-    def _empty_log(self) -> None:
-        tables = self._tables
-        if tables is not None and tables.unclean:
-            self._erase(attempts=1)
-        else:
-            self._write_back()
 
     def _slice(self, work: Callable[[Tables], bool]) -> bool:
         """Do a slice in a transaction; tell whether it was done, so that what is next can be."""
-        return self.attempt(work) is None
+        return self.database.attempt(work) is None
 
     def _drop_foreign(self, tables: Tables) -> bool:
         self._foreign = self._sweep.drop_foreign(tables)
@@ -512,21 +314,21 @@ class Writer:
         before = sum(self._file.sizes())
         self._sweep.restart()
         while self._sweep.due(self._dates.now()):
-            failure = self.attempt(self._sweep.step)
+            failure = self.database.attempt(self._sweep.step)
             if failure is not None:
                 raise StoreFailed(failure)
-        tables = self._tables
+        tables = self.database.tables
         if tables is not None:
             tables.connection.execute("VACUUM")
             tables.unclean = True
-        failure = self._erase()
+        failure = self.database.erase()
         if failure is not None:
             raise StoreFailed(failure)
         return before, sum(self._file.sizes())
 
     def purge(self) -> None:
         """End what no key of the ring opens, before anybody is answered."""
-        tables = self._tables
+        tables = self.database.tables
         assert tables is not None
         self._foreign = not translated(lambda: self._sweep.knows_ring(tables))
         lost = translated(lambda: self._sweep.foreign(tables)) if self._foreign else 0
@@ -541,7 +343,7 @@ class Writer:
                 ),
             )
         while self._foreign:
-            failure = self.attempt(self._drop_foreign)
+            failure = self.database.attempt(self._drop_foreign)
             if failure is not None:
                 raise StoreFailed(failure)
 
@@ -569,17 +371,16 @@ class Writer:
     def _bury(self) -> bool:
         """Apply the clears that could not be applied before, by this process or an earlier one; tell whether it is done."""
         stones = self._tombstones.pending()
-        if stones and self.attempt(lambda tables: end_buried(tables, stones), synced=True) is None:
+        if stones and self.database.attempt(lambda tables: end_buried(tables, stones), synced=True) is None:
             self._tombstones.take_down(stones)
             self._sweep.want()
         return not self._tombstones.pending()
 
     def _finish(self) -> None:
         """Leave the file complete, dated, and no log beside it."""
-        self._marked = -math.inf
-        self.attempt(lambda _tables: None)
+        self.database.date()
         self._tombstones.tell()
-        self._checkpoint("TRUNCATE")
+        self.database.checkpoint("TRUNCATE")
 
 
 def _fail(operations: list[Operation[Any]], failure: str) -> None:
@@ -591,7 +392,3 @@ def _fail(operations: list[Operation[Any]], failure: str) -> None:
         # Each its own: an exception that is raised in many places grows in each.
         operation.fail(StoreFailed(failure))
     deliver(operations)
-
-
-def _code(error: sqlite3.Error) -> int:
-    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
