@@ -52,6 +52,8 @@ def _count_again(cache: SessionCache[Any]) -> None:
         assert weights.entries == entries[index], "entries miscounted"
         assert weights.body_bytes == bodies[index], "bytes of bodies miscounted"
         assert weights.key_bytes == keys[index], "bytes of keys miscounted"
+        assert weights.bytes == weights.weigh(entries[index], bodies[index]) + keys[index], "not weighed anew"
+    assert sessions._entry_bytes == sum(weights.bytes for weights in sessions._weights)
     assert sessions._aliases == aliases, "aliases miscounted"
     assert sessions._user_bytes == sum(map(text_bytes, sessions.states)), "users miscounted"
     floor = len(sessions.states) * SESSION_BYTES + sessions._user_bytes + sum(bodies)

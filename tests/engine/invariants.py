@@ -59,6 +59,8 @@ def check_memory(cache: SessionCache[Any]) -> None:
         weights = sessions._weights[resource.index]
         counted = (entries[resource.index], bodies[resource.index], keys[resource.index])
         assert counted == (weights.entries, weights.body_bytes, weights.key_bytes), resource.name
+        assert weights.bytes == weights.weigh(*counted[:2]) + weights.key_bytes
+    assert sum(weights.bytes for weights in sessions._weights) == sessions._entry_bytes
     assert aliases == sessions._aliases
     assert set(sessions.states.values()) <= set(sessions._queue)
     assert sum(entries.values()) == cache.stats().entries

@@ -59,11 +59,16 @@ class Copied(Protocol):
 
 
 class Weights:
-    """The memory that one resource's entries take, estimated: bodies exactly, values by a measured factor."""
+    """The memory that one resource's entries take, estimated: bodies exactly, values by a measured factor.
 
-    __slots__ = ("body_bytes", "entries", "key_bytes", "seen", "sized_bodies", "sized_values")
+    Attributes:
+        bytes: what all of them take.
+    """
+
+    __slots__ = ("body_bytes", "bytes", "entries", "key_bytes", "seen", "sized_bodies", "sized_values")
 
     def __init__(self) -> None:
+        self.bytes = 0
         self.entries = 0
         self.body_bytes = 0
         self.key_bytes = 0
@@ -71,8 +76,8 @@ class Weights:
         self.sized_bodies = 0
         self.sized_values = 0
 
-    def add(self, key: str, entry: Entry, resource: Resource[Any]) -> None:
-        """Count an entry in."""
+    def add(self, key: str, entry: Entry, resource: Resource[Any]) -> int:
+        """Count an entry in; return by how many bytes all take more than before."""
         sized = resource.codec.shared and (self.seen < SIZED_AT_FIRST or (self.seen + 1) % SIZED_EVERY == 0)
         value = size_of(entry.value) if sized else 0
         self.entries += 1
@@ -82,24 +87,27 @@ class Weights:
         if sized:
             self.sized_bodies += len(entry.body)
             self.sized_values += value
+        return self._weigh()
 
-    def remove(self, key: str, entry: Entry, resource: Resource[Any]) -> None:
-        """Count an entry out."""
+    def remove(self, key: str, entry: Entry, resource: Resource[Any]) -> int:
+        """Count an entry out; return the same, mostly below zero."""
         self.entries -= 1
         self.body_bytes -= len(entry.body)
         self.key_bytes -= key_bytes(key, resource)
+        return self._weigh()
 
     def factor(self) -> float:
         """Return how many bytes a decoded value takes for each of its body."""
         return self.sized_values / self.sized_bodies if self.sized_bodies else 0.0
 
-    def total(self) -> int:
-        """Return the bytes that all entries take."""
-        return self.weigh(self.entries, self.body_bytes) + self.key_bytes
-
     def weigh(self, entries: int, body_bytes: int) -> int:
         """Return the bytes that so many entries with so many bytes of bodies take."""
         return entries * ENTRY_BYTES + body_bytes + int(body_bytes * self.factor())
+
+    def _weigh(self) -> int:
+        before = self.bytes
+        self.bytes = self.weigh(self.entries, self.body_bytes) + self.key_bytes
+        return self.bytes - before
 
 
 class Sessions:
@@ -127,6 +135,8 @@ class Sessions:
         self._dismiss = dismiss
         self.copied: Copied | None = None
         self._weights = tuple(Weights() for _ in self.resources)
+        # Theirs together: asked for more often than it changes.
+        self._entry_bytes = 0
         self._session_bytes = SESSION_BYTES + len(self.resources) * SESSION_RESOURCE_BYTES
         self._aliases = 0
         self._user_bytes = 0
@@ -161,7 +171,7 @@ class Sessions:
         for key, entry in state.entries():
             entries += 1
             resource = self.resource(key)
-            self._weights[resource.index].remove(key, entry, resource)
+            self._entry_bytes += self._weights[resource.index].remove(key, entry, resource)
             self._ledger.tallies[resource.index].removals[cause] += 1
         self._aliases -= sum(1 for _ in state.aliases())
         state.empty()
@@ -181,7 +191,7 @@ class Sessions:
         assert not state.closed
         self._take_out(state, resource, key, Removal.REPLACED)
         state.file(key, entry)
-        self._weights[resource.index].add(key, entry, resource)
+        self._entry_bytes += self._weights[resource.index].add(key, entry, resource)
         if self.copied is not None and not stored:
             self.copied.kept(state, resource, key, entry)
         if state.refusals is not None:
@@ -291,12 +301,12 @@ class Sessions:
     def bytes(self) -> int:
         """Return the memory that all sessions take, estimated."""
         fixed = len(self.states) * self._session_bytes + self._user_bytes + self._aliases * ALIAS_BYTES
-        return fixed + sum(weights.total() for weights in self._weights)
+        return fixed + self._entry_bytes
 
     def held(self, resource: Resource[Any]) -> tuple[int, int]:
         """Return how many entries of a resource are held, and the memory that they take, estimated."""
         weights = self._weights[resource.index]
-        return weights.entries, weights.total()
+        return weights.entries, weights.bytes
 
     def bytes_of(self, state: State) -> int:
         """Return the memory that one session takes, estimated."""
@@ -316,7 +326,7 @@ class Sessions:
             return False
         if state.retries is not None:
             state.retries = {each: at for each, at in state.retries.items() if each != key} or None
-        self._weights[resource.index].remove(key, entry, resource)
+        self._entry_bytes += self._weights[resource.index].remove(key, entry, resource)
         self._ledger.tallies[resource.index].removals[cause] += 1
         return True
 

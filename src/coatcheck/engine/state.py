@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio  # noqa: TC003 - a Struct's annotations are read by whoever shows its signature
 import sys
 from collections.abc import Mapping  # noqa: TC003 - the same
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from coatcheck.engine.entry import NEVER, PER_CALLER, Alias, Discreet, Entry
 from coatcheck.engine.flight import SingleFlight
@@ -71,7 +71,8 @@ class State(Discreet, gc=False, eq=False):
     @property
     def used(self) -> float:
         """When a caller last got something; noted by a hit as up to `TICK` later than it was."""
-        return cast("float", self.row[USED])
+        used: float = self.row[USED]
+        return used
 
     @property
     def slots(self) -> tuple[Entry | Alias | None, ...]:
@@ -79,7 +80,8 @@ class State(Discreet, gc=False, eq=False):
 
         Replaced as a whole: the collector walks lists, and not tuples of such things.
         """
-        return cast("tuple[Entry | Alias | None, ...]", self.row[SLOTS])
+        slots: tuple[Entry | Alias | None, ...] = self.row[SLOTS]
+        return slots
 
     def use(self, now: float) -> None:
         """Note that a caller gets something."""
@@ -98,7 +100,8 @@ class State(Discreet, gc=False, eq=False):
         """Return the entry under *key*."""
         place = self.places.get(key)
         if place is not None:
-            return cast("Entry | None", self.slots[place])
+            entry: Entry | None = self.row[SLOTS][place]
+            return entry
         return None if self.keyed is None else self.keyed.get(key)
 
     def entries(self, resource: Resource[Any] | None = None) -> Iterator[tuple[str, Entry]]:
@@ -129,12 +132,15 @@ class State(Discreet, gc=False, eq=False):
     def take_out(self, key: str) -> Entry | None:
         """Remove and return the entry under *key*. A short cut that leads to it has to be dropped, too."""
         entry = self.entry(key)
+        if entry is None:
+            return None
         place = self.places.get(key)
         if place is not None:
             self._cut_off(mark_of(place))
             self._put(place, None)
-        elif self.keyed is not None and self.keyed.pop(key, None) is not None and not self.keyed:
-            self.keyed = None
+        elif self.keyed is not None:
+            del self.keyed[key]
+            self.keyed = self.keyed or None
         return entry
 
     def short_cut(self, resource: Resource[Any], now: float) -> tuple[float, Entry | Alias] | None:
@@ -172,7 +178,8 @@ class State(Discreet, gc=False, eq=False):
 
     def hits(self, resource: Resource[Any]) -> int:
         """Return how many hits a resource had."""
-        return cast("int", self.row[resource.mark + HITS])
+        hits: int = self.row[resource.mark + HITS]
+        return hits
 
     def empty(self) -> None:
         """Let go of all that is held. What was counted stays, and handles that still look here find nothing."""
