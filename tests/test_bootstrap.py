@@ -527,16 +527,18 @@ async def test_keys_that_others_may_read_are_gone_without(
     assert "is open to others" in warning
 
 
-async def test_so_are_those_that_a_setting_names_for_the_default_store(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Only a store that is named must be usable."""
+async def test_keys_that_a_setting_names_must_be_usable_for_the_default_store_too(tmp_path: Path) -> None:
     keys = tmp_path / "open to all"
     keys.write_text("x")
     keys.chmod(0o644)
-    assert session_store(Settings(keys=keys)) is None
-    (warning,) = told_alone(caplog)
-    assert f"the file of keys {keys} is open to others" in warning
+    with pytest.raises(KeysUnusable, match="is open to others"):
+        session_store(Settings(keys=keys))
+    # The store itself may still be another's, and is gone without.
+    settings = Settings(keys=tmp_path / "keys")
+    first = session_store(settings)
+    assert first is not None
+    assert session_store(settings) is None
+    await first.aclose()
 
 
 async def test_with_keys_in_the_settings_the_store_is_sealed_with_them_and_no_file_is_made(

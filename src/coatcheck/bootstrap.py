@@ -227,8 +227,8 @@ def configured_credentials(settings: Settings) -> Credentials:
 def session_store(settings: Settings, *, clock: Clock | None = None) -> SQLiteStore | None:
     """Open the store that *settings* name; None if they say ``memory``.
 
-    Unless the settings name its file, a store that cannot be opened, as when another program has it open, is gone
-    without, which is told in one line of the log.
+    What the settings name must be usable. The default store, if it cannot be opened, as when another program has it open,
+    is gone without, which is told in one line of the log; so it is without keys, unless the settings name them.
 
     Raises:
         StoreInUse: another program has it open.
@@ -250,7 +250,8 @@ def session_store(settings: Settings, *, clock: Clock | None = None) -> SQLiteSt
         )
     except (StoreFailed, KeysUnusable) as error:
         failure = error
-    if settings.store is not None:
+    keys_named = settings.keys is not None and isinstance(failure, KeysUnusable)
+    if settings.store is not None or keys_named:
         raise failure
     logger.warning("sessions are kept in memory alone and do not survive a restart: %s", failure)
     return None
@@ -268,7 +269,7 @@ def build_executor(
 
     Raises:
         SettingsError: a setting is wrong, or there is no upstream.
-        StoreInUse, StoreFailed, KeysUnusable: the file that the settings name for the store cannot be used.
+        StoreInUse, StoreFailed, KeysUnusable: a file that the settings name, for the store or its keys, cannot be used.
     """
     settings = load() if settings is None else settings
     check_upstream(settings)
