@@ -85,6 +85,24 @@ async def test_a_new_wait_behind_one_that_ended_has_all_its_time(
     assert second.result() is None
 
 
+@pytest.mark.parametrize("turns", range(3))
+async def test_when_its_task_was_cancelled_the_next_wait_has_another(
+    deadlines: Deadlines, clock: FakeClock, turns: int
+) -> None:
+    """A program that cancels all tasks that it sees goes on with a cache that asks its store."""
+    first, second = wait(), wait()
+    deadlines.begin(first)
+    await settle()
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        task.cancel()
+    for _ in range(turns):
+        await clock.sleep(0)
+    deadlines.begin(second)
+    await clock.advance(2)
+    assert first.result() is None
+    assert second.result() is None
+
+
 async def test_after_the_last_nothing_stays_behind(deadlines: Deadlines, clock: FakeClock) -> None:
     first, second = wait(), wait()
     deadlines.begin(first)
@@ -96,9 +114,12 @@ async def test_after_the_last_nothing_stays_behind(deadlines: Deadlines, clock: 
     await clock.advance(2)
     assert second.result() is None
     assert tasks() == 0
-    third = wait()
+    third, fourth = wait(), wait()
     deadlines.begin(third)
     await settle()
     deadlines.end(third)
-    await settle()
+    # In the same turn.
+    deadlines.begin(fourth)
+    await clock.advance(2)
+    assert fourth.result() is None
     assert tasks() == 0

@@ -31,7 +31,9 @@ class Deadlines:
     def begin(self, wait: asyncio.Future[Any]) -> None:
         """Resolve *wait* with None when its time is over, unless it is ended before."""
         self._waits[wait] = self._clock.monotonic() + self._seconds
-        if self._sleeping is None:
+        sleeping = self._sleeping
+        # Somebody may have cancelled it: programs do so with every task that they see.
+        if sleeping is None or sleeping.done() or sleeping.cancelling():
             self._sleeping = asyncio.get_running_loop().create_task(
                 self._sleep(), context=contextvars.Context()
             )
@@ -50,7 +52,6 @@ class Deadlines:
     def _stop(self) -> None:
         if not self._waits and self._sleeping is not None:
             self._sleeping.cancel()
-            self._sleeping = None
 
     async def _sleep(self) -> None:
         """Sleep from deadline to deadline, until nobody waits."""
@@ -63,4 +64,3 @@ class Deadlines:
                 del self._waits[wait]
                 if not wait.done():
                     wait.set_result(None)
-        self._sleeping = None
