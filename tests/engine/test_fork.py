@@ -11,7 +11,7 @@ import pytest
 
 from coatcheck import SessionCache, SyncCache
 from coatcheck.errors import ForkedCache
-from engine.conftest import beneath_of, on_stores
+from engine.conftest import beneath_of, lying_on, memory_only, on_stores
 from engine.threads import Upstream, hit, in_child, meet, result, spawn, spawn_loop
 
 if TYPE_CHECKING:
@@ -93,6 +93,8 @@ def test_a_child_may_make_a_cache_of_its_own(upstream: Upstream) -> None:
     assert 0 == in_child(child)
 
 
+# A file is opened when the cache is made: the next test.
+@memory_only
 def test_a_cache_never_used_before_the_fork_works_in_the_child(upstream: Upstream) -> None:
     """A server that loads the program before it forks its workers makes such."""
     cache = SessionCache(upstream.catalog, connect=upstream.connect)
@@ -117,6 +119,32 @@ def test_a_cache_never_used_before_the_fork_works_in_the_child(upstream: Upstrea
         assert 2 == blocking.session(ANN).get(upstream.account)
 
 
+@lying_on("bare")
+def test_a_cache_whose_file_was_opened_before_the_fork_is_refused_in_the_child(upstream: Upstream) -> None:
+    """It could not read the file, and a clear would not reach it: the user would be back after a restart."""
+    cache = SessionCache(upstream.catalog, connect=upstream.connect)
+    blocking = SyncCache(upstream.catalog, connect=upstream.connect)
+
+    async def use() -> int:
+        return await cache.session(ANN).get(upstream.account)
+
+    def child() -> None:
+        refuses(
+            lambda: asyncio.run(use()),
+            lambda: asyncio.run(cache.clear(ANN)),
+            cache.stats,
+            blocking.__enter__,
+            lambda: blocking.session(ANN).get(upstream.account),
+        )
+
+    assert 0 == in_child(child)
+    assert 1 == asyncio.run(use())
+    with blocking:
+        assert 2 == blocking.session(ANN).get(upstream.account)
+
+
+# The same: a cache that was never used is refused with a file.
+@memory_only
 def test_a_child_forked_while_another_thread_changes_the_cache_is_not_stuck(upstream: Upstream) -> None:
     """Locks are copied as they are, and who held one does not exist in the child."""
     used = SessionCache(upstream.catalog, connect=upstream.connect)

@@ -651,6 +651,30 @@ class TestFaults:
         assert 1 == sum("answers reads again, after" in each for each in told)
         assert not any(user in each for user in (ANN, BOB, "eve@", "joe@") for each in told)
 
+    @pytest.mark.parametrize(
+        ("error", "cause"),
+        [
+            (StoreFailed("the file is locked"), "(the file is locked)"),
+            (ValueError("canary"), "(ValueError in open, line "),
+            (type("Own", (StoreFailed,), {})("canary"), "(Own in open, line "),
+            (None, "(TypeError in checked, line "),
+        ],
+    )
+    async def test_the_log_tells_why_it_fails_and_nothing_that_a_stranger_says(
+        self, make_cache: MakeCache, world: World, disk: Store, monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture, error: Exception | None, cause: str,
+    ) -> None:  # fmt: skip
+        async def open(*_: object) -> None:  # noqa: A001 - as the port has it
+            if error is not None:
+                raise error
+
+        cache = make_cache(world, store=disk)
+        monkeypatch.setattr(type(disk), "open", open)
+        await cache.session(ANN).get(world.account)
+        told = [each.getMessage() for each in caplog.records if "fails to answer" in each.getMessage()]
+        assert all(cause in each and "canary" not in each for each in told)
+        assert told
+
     async def test_what_reads_find_out_stops_no_write(
         self, make_cache: MakeCache, world: World, disk: Store, store: FaultyStore, clock: FakeClock
     ) -> None:

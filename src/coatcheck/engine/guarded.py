@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar, cast
 
 from coatcheck.engine.deadlines import Deadlines
@@ -98,17 +100,17 @@ class Way:
             logger.info("the store answers %s again, after %.1f s", self._what, now - self._failing_since)
             self._failing_since = None
 
-    def failed(self, began: float, now: float) -> None:
-        """Note that none came for what began then."""
+    def failed(self, began: float, now: float, why: str) -> None:
+        """Note that none came for what began then, and why."""
         if began <= self._failed:
             return  # of those under way at once one has told it all
         self._failed = now
         if self._failing_since is None:
             self._failing_since = now
             logger.warning(
-                "the store fails to answer %s: it is left alone for a while and tried again by itself; gets go on without it",
-                self._what,
-            )
+                "the store fails to answer %s (%s): it is left alone for a while and tried again by itself; gets go on without it",
+                self._what, why,
+            )  # fmt: skip
         self._pause = min(max(FIRST_PAUSE, self._pause * 2), LONGEST_PAUSE)
         self._alone_until = now + self._pause
 
@@ -197,9 +199,12 @@ class GuardedStore:
         if answered is not None and answered.failure is None:
             way.answered(self._clock.monotonic())
             return cast("T", answered.result)
+        why = (
+            "it did not answer in time" if answered is None or answered.failure is None else answered.failure
+        )
         self.failures += 1
-        way.failed(began, self._clock.monotonic())
-        raise StoreFailed("the store did not answer in time" if answered is None else answered.failure)
+        way.failed(began, self._clock.monotonic(), why)
+        raise StoreFailed(f"the store failed: {why}")
 
     async def aclose(self, seconds: float) -> None:
         """Close the store, waiting no longer than so."""
@@ -224,17 +229,24 @@ async def _answer(
         answered = Answer(await work(store), None)
     except StoreFailed as error:
         # A stranger's subclass may say anything, or raise in doing so.
-        answered = Answer(
-            None, f"the store failed: {error if type(error) is StoreFailed else type(error).__name__}"
-        )
+        answered = Answer(None, str(error) if type(error) is StoreFailed else told(error))
     except asyncio.CancelledError:
         raise
     except BaseException as error:  # noqa: BLE001 - whatever a store raises, it must not fail a get
-        # What a foreign exception says may hold what was to be stored.
-        answered = Answer(None, f"the store failed: {type(error).__name__}")
+        answered = Answer(None, told(error))
     finally:
         if not answer.done():
             answer.set_result(answered)
+
+
+def told(error: BaseException) -> str:
+    """Return what may be said of a foreign exception: its kind and where it was raised. Its text may hold what was stored."""
+    kind = type(error).__name__
+    places = list(traceback.walk_tb(error.__traceback__))
+    if not places:
+        return kind
+    frame, line = places[-1]
+    return f"{kind} in {frame.f_code.co_name}, line {line} of {Path(frame.f_code.co_filename).name}"
 
 
 async def ended_in_time(work: asyncio.Future[None], clock: Clock) -> None:

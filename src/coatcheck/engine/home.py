@@ -68,7 +68,7 @@ class Home:
     Attributes:
         lock: what every change of what the cache holds is made under. It may be taken again by who has it.
         step: as ``with home.step:``, one step of work at home.
-        used: a loop is or was home, or is about to be.
+        used: a loop is or was home, or is about to be; or what the cache holds is of this process alone.
         closed: the cache is.
     """
 

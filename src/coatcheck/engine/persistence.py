@@ -49,7 +49,9 @@ class Persistence:
     ) -> None:  # fmt: skip
         if is_closed(store):
             raise StoreFailed("the store is closed: a cache closes its store, and the next one needs another")
-        claim(store)
+        if claim(store):
+            # It was opened in this process: in a child it could not be asked, and a clear would not reach it.
+            home.used = True
         self._store = GuardedStore(store, clock)
         self._catalog = catalog.name
         self._resources = {resource.signature: resource for resource in catalog if not resource.derived}

@@ -91,15 +91,17 @@ def is_closed(store: Store) -> bool:
     return getattr(store, "closed", False) is True
 
 
-def claim(store: Store) -> None:
-    """Take a store for one cache, if it can be had by one only.
+def claim(store: Store) -> bool:
+    """Take a store for one cache, if it can be had by one only; tell whether it can.
 
     Raises:
         StoreInUse: another has it.
     """
     take = getattr(store, "claim", None)
-    if callable(take):
-        take()
+    if not callable(take):
+        return False
+    take()
+    return True
 
 
 def is_shared(store: Store) -> bool:
@@ -128,11 +130,13 @@ class StoreSize(msgspec.Struct, frozen=True, kw_only=True):
 class Store(Protocol):
     """A store. Its methods are awaited on any event loop, several at once.
 
-    All may raise `StoreFailed`: it cannot do it now, or nobody can tell whether it did. No other exception is expected.
+    All may raise `StoreFailed`: it cannot do it now, or nobody can tell whether it did. What it says is logged, so it must
+    hold nothing of what is stored. Of any other exception, which nobody expects, only kind and place are.
     Who awaits may be cancelled or go away; what was asked for may then be done or not.
 
     A store may have an attribute ``closed`` that is True once every call fails. A cache refuses to be made with such a one.
-    A method ``claim()``, called when a cache is made, that raises `StoreInUse` if another cache has the store. And an attribute
+    A method ``claim()``, called when a cache is made, that raises `StoreInUse` if another cache has the store; it is one
+    process's then, and a cache on it made before a fork raises `ForkedCache` in the child, used or not. And an attribute
     ``shared`` that is False if nobody but its cache clears sessions in it: one that has ended all the same, as for
     want of room, then only leaves the store. Without, it counts as cleared by somebody else, and leaves the memory, too.
     """
