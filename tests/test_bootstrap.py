@@ -17,6 +17,7 @@ from pydantic import SecretStr
 
 from coatcheck import Limits
 from coatcheck.bootstrap import IpcCache, _OnFirstUse, build_executor, ipc_cache, session_store
+from coatcheck.engine.store import Owner
 from coatcheck.errors import (
     BadUpstreamBody,
     CacheClosed,
@@ -539,6 +540,22 @@ async def test_keys_that_a_setting_names_must_be_usable_for_the_default_store_to
     assert first is not None
     assert session_store(settings) is None
     await first.aclose()
+
+
+async def test_a_slip_in_the_name_of_the_keys_ends_nothing_that_is_stored(tmp_path: Path) -> None:
+    """New keys are made for a store that is not there yet, not for one that is."""
+    store, keys = str(tmp_path / "sessions"), tmp_path / "good.keys"
+    opened = session_store(Settings(store=store, keys=keys))
+    assert opened is not None
+    await opened.open(Owner("ipc", "ann@example.com"))
+    await opened.aclose()
+    with pytest.raises(KeysUnusable, match="coatcheck keys new"):
+        session_store(Settings(store=store, keys=tmp_path / "god.keys"))
+    assert not (tmp_path / "god.keys").exists()
+    again = session_store(Settings(store=store, keys=keys))
+    assert again is not None
+    assert 1 == (await again.size()).sessions
+    await again.aclose()
 
 
 async def test_with_keys_in_the_settings_the_store_is_sealed_with_them_and_no_file_is_made(

@@ -167,6 +167,13 @@ def test_an_empty_variable_counts_as_absent(monkeypatch: pytest.MonkeyPatch) -> 
     assert load() == Settings(max_body=1)
 
 
+def test_keys_that_are_an_empty_text_are_a_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was to bring them has failed: with new ones all that is stored would be removed."""
+    monkeypatch.setenv("COATCHECK_KEYS_TEXT", "")
+    with pytest.raises(SettingsError, match="COATCHECK_KEYS_TEXT: is empty; give the keys, or unset it"):
+        load()
+
+
 def test_the_store_is_in_the_folder_for_data_unless_it_is_named_or_in_memory(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

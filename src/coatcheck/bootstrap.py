@@ -20,13 +20,15 @@ from coatcheck.ipc.resources import catalog
 from coatcheck.settings import Settings, load
 from coatcheck.stores.key_ring import KeyRing
 from coatcheck.stores.sqlite import SQLiteStore
-from coatcheck.stores.sqlite.place import check_place
+from coatcheck.stores.sqlite.place import check_place, size
 from coatcheck.upstream.breaker import BreakerState  # noqa: TC001 - a Struct reads its annotations
 from coatcheck.upstream.client import UpstreamClient
 from coatcheck.upstream.log_ins import Account, LogIns
 from coatcheck.upstream.tokens import StaticToken, TokenProvider
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from coatcheck.clock import Clock
     from coatcheck.engine.events import Event
     from coatcheck.engine.limits import Limits
@@ -241,7 +243,7 @@ def session_store(settings: Settings, *, clock: Clock | None = None) -> SQLiteSt
     try:
         # Before there are keys for it.
         check_place(path.resolve())
-        keys = settings.given_keys() or KeyRing.at(settings.keys_file())
+        keys = settings.given_keys() or _keys_in_file(settings, path)
         return SQLiteStore(path, keys=keys, clock=clock, max_bytes=settings.max_store_bytes)
     except StoreInUse as error:
         # The store itself knows of no settings.
@@ -255,6 +257,20 @@ def session_store(settings: Settings, *, clock: Clock | None = None) -> SQLiteSt
         raise failure
     logger.warning("sessions are kept in memory alone and do not survive a restart: %s", failure)
     return None
+
+
+def _keys_in_file(settings: Settings, store: Path) -> KeyRing:
+    """Return the keys in the file that is theirs, which is made if it is not there.
+
+    Not where the settings name one for a store that there is: a slip in the name would end what is stored.
+    """
+    file = settings.keys_file()
+    if settings.keys is not None and size(store) > 0 and not file.exists():
+        raise KeysUnusable(
+            f"there is no file of keys at {file}, and the store at {store} has been sealed with other keys;"
+            " `coatcheck keys new` makes one, and what is stored is removed then"
+        )
+    return KeyRing.at(file)
 
 
 def build_executor(

@@ -336,6 +336,8 @@ def load(config: str | Path | None = None) -> Settings:
     Args:
         config: the TOML file to read instead of the one that ``COATCHECK_CONFIG`` names.
 
+    A variable that is empty counts as unset, but for the one of keys, where it is an error.
+
     Raises:
         SettingsError: for each wrong setting one line that names it where it is written, by its variable or by its
             name in the file; none shows a value.
@@ -351,6 +353,9 @@ def load(config: str | Path | None = None) -> Settings:
     # Out of the way of all that comes next. The names of settings are read whatever their case.
     barred = [file.pop(name) for name in list(file) if name.lower() == "keys_text"]
     lines = [f"setting keys_text in {path}: {_ENVIRONMENT_ONLY}"] if barred else []
+    if os.environ.get(KEYS_TEXT) == "":
+        # Whoever meant to give keys would lose what is stored under them.
+        lines.append(f"setting {KEYS_TEXT}: is empty; give the keys, or unset it")
     # Raised below, where no exception that holds the values can become the context.
     try:
         # Not `dict()` alone: it takes what has `keys` for a mapping.
