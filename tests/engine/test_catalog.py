@@ -153,6 +153,38 @@ def test_a_loader_that_cannot_work_is_refused_when_it_is_declared(
     assert [known] == list(catalog)
 
 
+class Thing:
+    """As a model of another library is to msgspec."""
+
+
+@pytest.mark.parametrize(
+    "declared",
+    [Thing, Thing | None, list[Thing], dict[str, Thing], dict[str, list[Thing]], tuple[int, Thing], tuple[Thing, ...]],
+)  # fmt: skip
+def test_a_class_that_nothing_is_known_of_is_refused_when_it_is_declared(
+    catalog: Catalog[str], declared: Any
+) -> None:
+    """It would be refused at each get, as a value that does not fit what it is."""
+
+    async def things(api: str) -> Any:
+        return []
+
+    things.__annotations__["return"] = declared
+    with pytest.raises(
+        CatalogError, match=r"things: .*Thing is a class that nothing is known of; a msgspec.Struct"
+    ):
+        catalog.resource(things)
+
+
+@pytest.mark.parametrize("declared", [object, dict[str, object], list[int | str], frozenset[int]])
+def test_what_json_can_become_is_not(catalog: Catalog[str], declared: Any) -> None:
+    async def things(api: str) -> Any:
+        return []
+
+    things.__annotations__["return"] = declared
+    assert catalog.resource(things).name == "things"
+
+
 def from_nothing() -> int:
     return 1
 

@@ -44,11 +44,20 @@ class Codec(Generic[T]):
 
     Attributes:
         shared: whether one decoded object may be served to every caller, because nobody can change it.
+
+    Raises:
+        TypeError: no value of it can come from JSON.
     """
 
     __slots__ = ("_decoder", "_encoder", "name", "shared")
 
     def __init__(self, declared: Any, *, name: str) -> None:
+        stranger = _stranger(msgspec.inspect.type_info(declared))
+        if stranger is not None:
+            raise TypeError(
+                f"{stranger.__qualname__} is a class that nothing is known of; a msgspec.Struct, a dataclass or a"
+                " TypedDict has one"
+            )
         self.name = name
         self.shared = immutable(declared)
         self._decoder: msgspec.json.Decoder[T] = msgspec.json.Decoder(declared)
@@ -90,6 +99,23 @@ class Codec(Generic[T]):
             where = _where(error)
         what = type(result).__qualname__
         raise WrongType(f"{self.name}: a value of type {what} does not fit the declared type{where}")
+
+
+def _stranger(info: Any) -> type | None:
+    """Return the class, in the place of a value or of what a collection holds, that JSON can never become."""
+    if isinstance(info, msgspec.inspect.CustomType):
+        # Anything is an object: it is decoded as what has no declared type.
+        return None if info.cls is object else info.cls
+    parts: tuple[Any, ...] = ()
+    if isinstance(info, msgspec.inspect.UnionType):
+        parts = info.types
+    elif isinstance(info, msgspec.inspect.TupleType):
+        parts = info.item_types
+    elif isinstance(info, msgspec.inspect.DictType):
+        parts = info.key_type, info.value_type
+    elif isinstance(info, msgspec.inspect.CollectionType):
+        parts = (info.item_type,)
+    return next((each for each in map(_stranger, parts) if each is not None), None)
 
 
 def _where(error: Exception) -> str:
