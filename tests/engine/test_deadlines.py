@@ -1,11 +1,17 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 import pytest
 
+from coatcheck.engine import guarded
 from coatcheck.engine.deadlines import Deadlines
-from coatcheck.testing import FakeClock, settle
+from coatcheck.errors import StoreFailed
+from coatcheck.testing import FakeClock, MemoryStore, settle
+
+if TYPE_CHECKING:
+    from coatcheck.engine.store import Store
 
 
 @pytest.fixture
@@ -123,3 +129,79 @@ async def test_after_the_last_nothing_stays_behind(deadlines: Deadlines, clock: 
     await clock.advance(2)
     assert fourth.result() is None
     assert tasks() == 0
+
+
+async def test_who_waits_while_all_tasks_are_cancelled_waits_for_its_time_and_no_longer(
+    deadlines: Deadlines, clock: FakeClock
+) -> None:
+    """As at the end of a loop: what is cancelled there may still have something to do, as to clear a session."""
+    first, second = wait(), wait()
+    deadlines.begin(first)
+    await settle()
+    for each in asyncio.all_tasks() - {asyncio.current_task()}:
+        each.cancel()
+    deadlines.begin(second)
+    await settle()
+    assert not second.done()
+    await clock.advance(2)
+    assert first.done()
+    assert second.done()
+    third = wait()
+    deadlines.begin(third)
+    await settle()
+    deadlines.end(third)
+    await settle()
+    assert tasks() == 0
+
+
+@pytest.mark.parametrize("slept", [True, False])
+async def test_nobody_waits_for_ever_when_the_task_is_cancelled(
+    deadlines: Deadlines, clock: FakeClock, *, slept: bool
+) -> None:
+    first, second = wait(), wait()
+    deadlines.begin(first)
+    if slept:
+        await settle()
+    for each in asyncio.all_tasks() - {asyncio.current_task()}:
+        each.cancel()
+    await settle()
+    assert first.result() is None
+    deadlines.begin(second)
+    await clock.advance(2)
+    assert second.result() is None
+
+
+def test_a_loop_that_was_left_takes_no_deadline_from_the_next(
+    clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guarded, "AT_ONCE", 1)
+    store = guarded.GuardedStore(MemoryStore(clock=clock), clock)
+    left = asyncio.new_event_loop()
+    gate = left.create_future()
+
+    async def hang(_store: Store) -> None:
+        await asyncio.get_running_loop().create_future()
+
+    async def pass_gate(_store: Store) -> None:
+        await gate
+
+    former = [left.create_task(store.read(pass_gate)), left.create_task(store.read(hang))]
+    left.run_until_complete(settle())
+    store.moved()
+    gate.set_result(None)
+    # Only now the second has its turn.
+    left.run_until_complete(settle())
+
+    async def next_home() -> bool:
+        read = asyncio.ensure_future(store.read(hang))
+        await clock.advance(guarded.READ_SECONDS)
+        return read.done() and isinstance(read.exception(), StoreFailed)
+
+    try:
+        assert asyncio.run(next_home())
+    finally:
+        for each in asyncio.all_tasks(left):
+            each.cancel()
+        left.run_until_complete(asyncio.gather(*former, return_exceptions=True))
+        left.run_until_complete(settle())
+        left.close()

@@ -31,12 +31,13 @@ class Deadlines:
     def begin(self, wait: asyncio.Future[Any]) -> None:
         """Resolve *wait* with None when its time is over, unless it is ended before."""
         self._waits[wait] = self._clock.monotonic() + self._seconds
-        sleeping = self._sleeping
-        # Somebody may have cancelled it: programs do so with every task that they see.
-        if sleeping is None or sleeping.done() or sleeping.cancelling():
+        if self._sleeping is not None and self._sleeping.cancelling():
+            self._lose()
+        if self._sleeping is None:
             self._sleeping = asyncio.get_running_loop().create_task(
                 self._sleep(), context=contextvars.Context()
             )
+            self._sleeping.add_done_callback(self._ended)
 
     def end(self, wait: asyncio.Future[Any]) -> None:
         """Leave *wait* alone from now on."""
@@ -52,6 +53,22 @@ class Deadlines:
     def _stop(self) -> None:
         if not self._waits and self._sleeping is not None:
             self._sleeping.cancel()
+            self._sleeping = None
+
+    def _lose(self) -> None:
+        """Do without the task, which somebody else has ended, as who shuts a loop down ends all: it leaves nothing behind."""
+        self._sleeping = None
+        self._last = True
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if task is not self._sleeping:
+            return
+        self._lose()
+        # Nobody would end them any more.
+        waits, self._waits = self._waits, {}
+        for wait in waits:
+            if not wait.done():
+                wait.set_result(None)
 
     async def _sleep(self) -> None:
         """Sleep from deadline to deadline, until nobody waits."""
@@ -64,3 +81,4 @@ class Deadlines:
                 del self._waits[wait]
                 if not wait.done():
                     wait.set_result(None)
+        self._sleeping = None

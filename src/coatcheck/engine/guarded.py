@@ -168,13 +168,14 @@ class GuardedStore:
         self._late = set()
 
     async def _in_turn(self, work: Callable[[Store], Awaitable[T]], way: Way) -> T:
-        turns = way.turns
+        # Of the loop that runs now, should it be left while this waits.
+        turns, deadlines = way.turns, way.deadlines
         self._check_open(way)
         await turns.take(Ticket())
         try:
             self._check_open(way)
             way.go(self._clock.monotonic())
-            return await self._ask(work, way, way.deadlines)
+            return await self._ask(work, way, deadlines)
         finally:
             turns.give_back()
 
