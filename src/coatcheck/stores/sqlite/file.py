@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from coatcheck.errors import StoreFailed, StoreInUse
 from coatcheck.stores.sqlite.place import MARK, beside, check_place, exists, reason_of, size, unwritable
+from coatcheck.stores.sqlite.process import no_fork, watch
 from coatcheck.stores.sqlite.schema import migrate
 from coatcheck.stores.sqlite.tombstones import Tombstones
 
@@ -152,7 +153,9 @@ class StoreFile:
             raise StoreFailed(f"{wrong}: {reason}")
         try:
             _make_folder(path.parent)
-            self._lock = os.open(beside(path, ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _PRIVATE)
+            watch(self)
+            with no_fork:
+                self._lock = os.open(beside(path, ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _PRIVATE)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.fstat(self._lock).st_size == 0:
                 os.pwrite(self._lock, MARK, 0)
@@ -176,7 +179,28 @@ class StoreFile:
         )
 
     def release(self) -> None:
-        """Let another process have it. In a forked child: let go of what it inherited."""
+        """Let another process have it."""
+        self.tombstones.close()
+        if self._lock is not None:
+            # Closing it alone would leave it to a child that has not let go of it yet.
+            with contextlib.suppress(OSError):
+                fcntl.flock(self._lock, fcntl.LOCK_UN)
+        self._let_go()
+
+    @property
+    def released(self) -> bool:
+        """Whether another process may have it."""
+        return self._lock is None
+
+    def inherited(self) -> list[sqlite3.Connection]:
+        """Let go of it in a forked child; the parent's lock stays."""
+        self._let_go()
+        return []
+
+    def end(self) -> None:
+        """Do nothing at the end of the process: who uses it releases it."""
+
+    def _let_go(self) -> None:
         lock, self._lock = self._lock, None
         self.tombstones.close()
         if lock is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import ctypes
 import os
 import threading
@@ -37,7 +38,12 @@ class NoFork:
     """
 
     def __init__(self) -> None:
-        self.in_child()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._changed = threading.Condition()
+        self._inside = 0
+        self._forks = 0
 
     def __enter__(self) -> None:
         with self._changed:
@@ -47,7 +53,8 @@ class NoFork:
 
     def __exit__(self, *_error: object) -> None:
         with self._changed:
-            self._inside -= 1
+            # Who was forked in here is not counted any more.
+            self._inside = max(0, self._inside - 1)
             if not self._inside:
                 self._changed.notify_all()
 
@@ -59,15 +66,20 @@ class NoFork:
 
     def in_parent(self) -> None:
         """Let them in again."""
-        self._forks -= 1
-        self._changed.notify_all()
-        self._changed.release()
+        self._forks = max(0, self._forks - 1)
+        self._let_go()
 
     def in_child(self) -> None:
         """Begin anew: who was in, or waits, does not exist here."""
-        self._changed = threading.Condition()
-        self._inside = 0
-        self._forks = 0
+        # A signal's handler that forks may return to a fork that waits.
+        self._let_go()
+        self._begin()
+
+    def _let_go(self) -> None:
+        # What a signal's handler raises ends `before` wherever it is, and the fork goes on.
+        with contextlib.suppress(RuntimeError):
+            self._changed.notify_all()
+            self._changed.release()
 
 
 no_fork: Final = NoFork()

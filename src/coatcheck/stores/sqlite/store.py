@@ -83,6 +83,10 @@ class SQLiteStore:
         file = StoreFile(self.path, self._clock)
         try:
             self._ring = KeyRing.at(self.path.with_suffix(".keys")) if keys is None else ring_of(keys)
+            if file.released:
+                raise ForkedCache(
+                    "the process was forked while its keys were asked for; open another store in the child"
+                )
             self._threads = _Threads(file, Seal(self._ring), self._dates, max_bytes)
         except BaseException:
             file.release()
@@ -289,7 +293,6 @@ class _Threads:
         self._forked = True
         # Whoever held it does not exist here.
         self._gate = threading.Lock()
-        self._file.release()
         return self.writer.database.connections()
 
     def _write(self) -> None:
