@@ -183,6 +183,9 @@ def test_what_is_no_key_is_refused_by_its_line(line: str) -> None:
         SECRET.hex(),
         f" {SECRET.hex().upper()}\n",
         f"/srv/{SECRET.hex()}",
+        f'"{SECRET.hex()}"',
+        f"SHOP_KEYS={SECRET.hex()}",
+        f"{SECRET.hex()},{OTHER.hex()}",
         f"# Keys\n{TAG}{SECRET.hex()}\n",
     ],
 )
