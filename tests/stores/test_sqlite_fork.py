@@ -284,4 +284,9 @@ def released(gate: NoFork) -> bool:
 def signal_soon(check: Callable[[], bool]) -> None:
     """Send a signal to this thread, from another one, once something holds."""
     main = threading.get_ident()
-    spawn(lambda: (eventually(check), signal.pthread_kill(main, signal.SIGUSR1)))
+
+    def send() -> None:
+        eventually(check)
+        signal.pthread_kill(main, signal.SIGUSR1)
+
+    spawn(send)
