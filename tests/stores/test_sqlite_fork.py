@@ -9,7 +9,7 @@ import signal
 import sqlite3
 import sys
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from engine.threads import in_child, meet, result, spawn, spawn_loop
@@ -17,6 +17,7 @@ from engine.threads import in_child, meet, result, spawn, spawn_loop
 from coatcheck.errors import ForkedCache
 from coatcheck.stores.sqlite import SQLiteStore, process
 from coatcheck.stores.sqlite.file import StoreFile
+from coatcheck.stores.sqlite.inspector import inspect
 from coatcheck.stores.sqlite.process import NoFork, no_fork
 from stores.sqlite_rig import ANN, DAY, eventually, record
 
@@ -59,6 +60,42 @@ def test_children_forked_while_the_store_is_at_work_may_use_sqlite(rig: Rig) -> 
     finally:
         over.set()
         result(writing)
+
+
+def test_nothing_uses_sqlite_while_the_process_is_forked(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither who opens a store, nor who looks into one from whatever thread."""
+    uses: list[bool] = []
+
+    class Seen(sqlite3.Connection):
+        def execute(self, *args: Any) -> sqlite3.Cursor:
+            uses.append(no_fork._inside > 0)
+            return super().execute(*args)
+
+        def close(self) -> None:
+            uses.append(no_fork._inside > 0)
+            super().close()
+
+    def connect(*args: Any, **options: Any) -> sqlite3.Connection:
+        uses.append(no_fork._inside > 0)
+        return connects(*args, factory=Seen, **options)
+
+    async def use() -> None:
+        async with rig.open() as store:
+            session = await store.open(ANN)
+            await store.put(ANN, session.id, record("plan"), keep_for=DAY)
+            await store.clear(ANN)
+            await store.compact()
+
+    asyncio.run(use())
+    connects = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", connect)
+    asyncio.run(use())
+    with inspect(rig.path, keys=rig.keys) as inspector:
+        inspector.check()
+        assert list(inspector.sessions()) == []
+        inspector.size()
+    assert len(uses) > 0
+    assert all(uses)
 
 
 @pytest.fixture

@@ -287,12 +287,14 @@ def connected(path: Path | str) -> Iterator[tuple[sqlite3.Connection, Path]]:
         raise StoreFailed(f"there is no store at {place}")
     check_place(place)
     with told_with(place), _kept_open(place) as connection:
-        [[application], [version]] = translated(
-            lambda: [
-                connection.execute(f"PRAGMA {what}").fetchone() for what in ("application_id", "user_version")
-            ],
-            place,
-        )
+        with no_fork:
+            [[application], [version]] = translated(
+                lambda: [
+                    connection.execute(f"PRAGMA {what}").fetchone()
+                    for what in ("application_id", "user_version")
+                ],
+                place,
+            )
         if application == version == 0:
             raise StoreFailed(
                 f"there is no store at {place} yet: the file is empty, until a program begins one in it"

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 from coatcheck.errors import StoreFailed
 from coatcheck.stores.key_ring import NO_PATH, is_key
+from coatcheck.stores.sqlite.process import no_fork
 from coatcheck.stores.sqlite.schema import APPLICATION_ID
 
 if TYPE_CHECKING:
@@ -129,9 +130,12 @@ def _is_ours(path: Path) -> bool:
     try:
         # By SQLite: had this process the file open, too, closing it by itself would take the locks from it. Immutable: no
         # log is read and nothing put beside it.
-        with contextlib.closing(
-            sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)
-        ) as connection:
+        with (
+            no_fork,
+            contextlib.closing(
+                sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)
+            ) as connection,
+        ):
             # So that it does not matter whether the file is as long as it says.
             connection.execute("PRAGMA writable_schema = ON")
             [application] = connection.execute("PRAGMA application_id").fetchone()

@@ -31,7 +31,7 @@ FORK_SECONDS: Final = 1.0
 
 
 class NoFork:
-    """As ``with no_fork:``, work of SQLite during which this process is not forked. Not to be entered twice by one thread.
+    """As ``with no_fork:``, work of SQLite during which this process is not forked.
 
     SQLite has locks of its own for the whole process, its memory's for one. A child that is forked while another thread
     holds one would wait for it for ever at its first use of SQLite, with whatever file.
@@ -44,19 +44,28 @@ class NoFork:
         self._changed = threading.Condition()
         self._inside = 0
         self._forks = 0
+        # How often each thread is in.
+        self._mine = threading.local()
 
     def __enter__(self) -> None:
-        with self._changed:
-            while self._forks:
-                self._changed.wait()
-            self._inside += 1
+        depth = getattr(self._mine, "depth", 0)
+        if depth == 0:
+            with self._changed:
+                while self._forks:
+                    self._changed.wait()
+                self._inside += 1
+        self._mine.depth = depth + 1
 
     def __exit__(self, *_error: object) -> None:
-        with self._changed:
-            # Who was forked in here is not counted any more.
-            self._inside = max(0, self._inside - 1)
-            if not self._inside:
-                self._changed.notify_all()
+        depth = getattr(self._mine, "depth", 0)
+        if depth == 0:
+            return  # forked in here: a child begins anew
+        self._mine.depth = depth - 1
+        if depth == 1:
+            with self._changed:
+                self._inside -= 1
+                if not self._inside:
+                    self._changed.notify_all()
 
     def before(self) -> None:
         """Keep everybody out, from now until after the fork, and wait for those who are in."""
