@@ -327,3 +327,16 @@ def signal_soon(check: Callable[[], bool]) -> None:
         signal.pthread_kill(main, signal.SIGUSR1)
 
     spawn(send)
+
+
+def test_who_is_in_may_fork_and_enter_again(gate: NoFork) -> None:
+    """Its own fork is not waited for, and its second entry waits for nobody's."""
+    with gate:
+        gate.before()
+        gate.in_parent()
+        forking = spawn(lambda: (gate.before(), gate.in_parent()))
+        eventually(lambda: gate._forks == 1)
+        with gate:
+            pass
+        assert not forking.done()
+    result(forking)

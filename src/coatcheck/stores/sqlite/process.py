@@ -71,7 +71,9 @@ class NoFork:
         """Keep everybody out, from now until after the fork, and wait for those who are in."""
         self._changed.acquire()
         self._forks += 1
-        self._changed.wait_for(lambda: not self._inside, FORK_SECONDS)
+        # Who forks is not in the middle of SQLite, wherever it came from.
+        mine = getattr(self._mine, "depth", 0) > 0
+        self._changed.wait_for(lambda: self._inside <= mine, FORK_SECONDS)
 
     def in_parent(self) -> None:
         """Let them in again."""
