@@ -202,6 +202,11 @@ def test_a_path_is_none_though_a_folder_be_called_like_a_key(path: str) -> None:
     assert f"there is no {path}." == without_keys(f"there is no {path}.")
 
 
+@pytest.mark.parametrize("path", [f"/srv/keys-{SECRET.hex()}", f"{SECRET.hex()}-keys"])
+def test_a_name_that_is_made_of_a_digest_and_more_is_a_path(path: str) -> None:
+    assert not is_key(path)
+
+
 @pytest.mark.parametrize("tag", [TAG, TAG.upper(), ""])
 def test_a_key_is_taken_out_of_a_message(tag: str) -> None:
     key = f"{tag}{SECRET.hex()}"

@@ -38,7 +38,7 @@ NO_PATH: Final = "a key was given where a path is expected"
 _KEY = re.compile(rf"{TAG}([0-9A-Fa-f]{{{2 * KEY_BYTES}}})")
 # A key, and one whose beginning was left out: as a name, or as a word of a message. Folders are called like that, too. As a
 # name it may have with it what it was copied with: quotes, the name of a variable, the next key.
-_AS_NAME = re.compile(rf"{TAG}|(?<![\w.])[0-9A-F]{{{2 * KEY_BYTES}}}(?![\w.])[^/]*\Z", re.IGNORECASE)
+_AS_NAME = re.compile(rf"{TAG}|(?<![\w.-])[0-9A-F]{{{2 * KEY_BYTES}}}(?![\w.-])[^/]*\Z", re.IGNORECASE)
 _AS_WORD = re.compile(rf"{TAG}[^\s\"']+|(?<![\w/])[0-9A-F]{{{2 * KEY_BYTES}}}(?!\.?[\w/])", re.IGNORECASE)
 _PRIVATE: Final = 0o600
 # A file of keys has a few lines; whatever is larger is something else, and need not be read to the end.
