@@ -6,7 +6,7 @@ import asyncio
 import gc
 import weakref
 from datetime import timedelta
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 import pytest
@@ -24,6 +24,9 @@ from coatcheck.testing.stores import Fault, FaultyStore
 from engine.conftest import MakeCache
 from engine.test_single_flight import Holder
 from engine.world import DAY, World
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
 
 ANN, BOB = "ann@example.com", "bob@example.com"
 
@@ -674,6 +677,36 @@ class TestFaults:
         told = [each.getMessage() for each in caplog.records if "fails to answer" in each.getMessage()]
         assert all(cause in each and "canary" not in each for each in told)
         assert told
+
+    async def test_who_waits_too_long_for_a_turn_goes_on_without(
+        self, store: FaultyStore, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A store that is slow and does not fail keeps nobody for longer than twice its time. Writes wait."""
+        monkeypatch.setattr("coatcheck.engine.guarded.AT_ONCE", 1)
+        guarded = GuardedStore(store, clock)
+        ended: list[float] = []
+        began = clock.monotonic()
+
+        async def work(_store: Store) -> None:
+            await clock.sleep(READ_SECONDS * 0.9)
+
+        async def ask(way: Callable[[Callable[[Store], Awaitable[None]]], Awaitable[None]]) -> bool:
+            try:
+                await way(work)
+            except StoreFailed:
+                return False
+            finally:
+                ended.append(clock.monotonic() - began)
+            return True
+
+        reads = [asyncio.ensure_future(ask(guarded.read)) for _ in range(20)]
+        await clock.advance(READ_SECONDS * 10)
+        assert [True, True] + 18 * [False] == [await each for each in reads]
+        assert max(ended) <= 2 * READ_SECONDS
+        assert (guarded.failures, guarded.bypassed) == (0, 18)
+        writes = [asyncio.ensure_future(ask(guarded.write)) for _ in range(20)]
+        await clock.advance(READ_SECONDS * 20)
+        assert all([await each for each in writes])
 
     async def test_what_reads_find_out_stops_no_write(
         self, make_cache: MakeCache, world: World, disk: Store, store: FaultyStore, clock: FakeClock

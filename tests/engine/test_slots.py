@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from coatcheck import Limits
+from coatcheck.engine.deadlines import Deadlines
 from coatcheck.engine.slots import Pace, Slots, Ticket
 from coatcheck.errors import PolicyError
 from coatcheck.testing import FakeClock, settle
@@ -36,6 +37,27 @@ class Crowd:
 
     def names(self) -> list[str]:
         return [name for name, _ in self.turns]
+
+
+async def test_who_waits_too_long_for_a_slot_leaves_the_line() -> None:
+    """Neither it nor who was before it costs the next its turn."""
+    clock = FakeClock()
+    slots, deadlines = Slots(1), Deadlines(2.0, clock)
+    assert await slots.take(Ticket(), within=deadlines)
+    first = asyncio.create_task(slots.take(Ticket(), within=deadlines))
+    await clock.advance(1)
+    second = asyncio.create_task(slots.take(Ticket(), within=deadlines))
+    await clock.advance(1)
+    assert first.done()
+    assert not first.result()
+    assert not second.done()
+    slots.give_back()
+    assert await second
+    slots.give_back()
+    # Nothing of it comes later, and nothing is left.
+    await clock.advance(10)
+    assert slots._free == 1
+    assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
 async def test_no_more_than_the_slots_at_once_and_in_order() -> None:

@@ -331,10 +331,15 @@ def signal_soon(check: Callable[[], bool]) -> None:
 
 def test_who_is_in_may_fork_and_enter_again(gate: NoFork) -> None:
     """Its own fork is not waited for, and its second entry waits for nobody's."""
+
+    def fork() -> None:
+        gate.before()
+        gate.in_parent()
+
     with gate:
         gate.before()
         gate.in_parent()
-        forking = spawn(lambda: (gate.before(), gate.in_parent()))
+        forking = spawn(fork)
         eventually(lambda: gate._forks == 1)
         with gate:
             pass

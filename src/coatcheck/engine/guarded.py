@@ -144,18 +144,18 @@ class GuardedStore:
         return is_closed(self._store)
 
     async def read(self, work: Callable[[Store], Awaitable[T]]) -> T:
-        """Return what *work* on the store returns: one operation, within `READ_SECONDS`.
+        """Return what *work* on the store returns: one operation, within `READ_SECONDS`, and as long again for its turn.
 
         Cancelling who asks leaves it open whether it was done, as a failure does.
 
         Raises:
             StoreFailed: it failed, was not asked, or took too long; then it may be done later.
         """
-        return await self._in_turn(work, self._reads)
+        return await self._in_turn(work, self._reads, in_time=True)
 
     async def write(self, work: Callable[[Store], Awaitable[T]]) -> T:
-        """Do the same for a write, within `WRITE_SECONDS`."""
-        return await self._in_turn(work, self._writes)
+        """Do the same for a write, within `WRITE_SECONDS` from its turn, for which it waits as long as it takes."""
+        return await self._in_turn(work, self._writes, in_time=False)
 
     async def insist(self, work: Callable[[Store], Awaitable[T]]) -> T:
         """Do the same for a write at once, also if the store has just failed."""
@@ -167,11 +167,13 @@ class GuardedStore:
             way.moved()
         self._late = set()
 
-    async def _in_turn(self, work: Callable[[Store], Awaitable[T]], way: Way) -> T:
+    async def _in_turn(self, work: Callable[[Store], Awaitable[T]], way: Way, *, in_time: bool) -> T:
         # Of the loop that runs now, should it be left while this waits.
         turns, deadlines = way.turns, way.deadlines
         self._check_open(way)
-        await turns.take(Ticket())
+        if not await turns.take(Ticket(), within=deadlines if in_time else None):
+            self.bypassed += 1
+            raise StoreFailed("too many ask the store at once")
         try:
             self._check_open(way)
             way.go(self._clock.monotonic())

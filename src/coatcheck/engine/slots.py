@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from coatcheck.clock import Clock
+    from coatcheck.engine.deadlines import Deadlines
 
 
 class Ticket:
@@ -31,9 +32,9 @@ class Ticket:
         self.background = background
         self.exempt = False
         self._line: Line | None = None
-        self._waiter: asyncio.Future[bool] | None = None
+        self._waiter: asyncio.Future[bool | None] | None = None
 
-    def stand(self, line: Line | None, waiter: asyncio.Future[bool] | None) -> None:
+    def stand(self, line: Line | None, waiter: asyncio.Future[bool | None] | None) -> None:
         """Note where this waits now."""
         self._line, self._waiter = line, waiter
 
@@ -76,31 +77,42 @@ class Line:
 
     def __init__(self, *, excuses: bool) -> None:
         self.excuses = excuses
-        self._callers: deque[asyncio.Future[bool]] = deque()
-        self._background: deque[asyncio.Future[bool]] = deque()
+        self._callers: deque[asyncio.Future[bool | None]] = deque()
+        self._background: deque[asyncio.Future[bool | None]] = deque()
 
     async def wait(
-        self, ticket: Ticket, *, grant: Callable[[], None], unused: Callable[[], None] | None = None
+        self,
+        ticket: Ticket,
+        *,
+        grant: Callable[[], None],
+        unused: Callable[[], None] | None = None,
+        within: Deadlines | None = None,
     ) -> bool:
-        """Wait for one's turn; tell whether it came, or one was excused.
+        """Wait for one's turn; tell whether it came, or one was excused, or the time was over.
 
         Args:
             ticket: whose.
             grant: calls those whose turn it is already.
             unused: called when one was called and cancelled at once.
+            within: ends the wait; None for waiting as long as it takes.
         """
-        waiter: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        # With None its time is over.
+        waiter: asyncio.Future[bool | None] = asyncio.get_running_loop().create_future()
         (self._background if ticket.background else self._callers).append(waiter)
         ticket.stand(self, waiter)
         grant()
+        if within is not None and not waiter.done():
+            within.begin(waiter)
         try:
-            return await waiter
+            return await waiter is True
         except asyncio.CancelledError:
             if unused is not None and not waiter.cancelled() and waiter.result():
                 unused()
             raise
         finally:
             ticket.stand(None, None)
+            if within is not None:
+                within.end(waiter)
 
     def anybody(self) -> bool:
         """Tell whether somebody waits who was not cancelled."""
@@ -113,7 +125,7 @@ class Line:
         """Let the first come. Somebody must be waiting."""
         (self._callers or self._background).popleft().set_result(True)
 
-    def hasten(self, waiter: asyncio.Future[bool]) -> None:
+    def hasten(self, waiter: asyncio.Future[bool | None]) -> None:
         """Put one of the background behind the callers that are here."""
         with contextlib.suppress(ValueError):
             self._background.remove(waiter)
@@ -127,11 +139,11 @@ class Slots:
         self._free = number
         self._line = Line(excuses=True)
 
-    async def take(self, ticket: Ticket) -> bool:
-        """Wait for a slot; tell whether one was taken, which it is not by who is exempt."""
+    async def take(self, ticket: Ticket, *, within: Deadlines | None = None) -> bool:
+        """Wait for a slot; tell whether one was taken, which it is not by who is exempt, or when the time is over."""
         if ticket.exempt:
             return False
-        return await self._line.wait(ticket, grant=self._grant, unused=self.give_back)
+        return await self._line.wait(ticket, grant=self._grant, unused=self.give_back, within=within)
 
     def give_back(self) -> None:
         """Free a slot."""

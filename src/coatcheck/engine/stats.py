@@ -257,7 +257,7 @@ class StoreStats(msgspec.Struct, frozen=True, kw_only=True):
         writes: entries stored and removed, by what became of it: applied, overtaken, ended.
         writes_waiting: those not applied yet.
         failures: operations that failed or took too long.
-        bypassed: operations that were left out, because the store had just failed.
+        bypassed: operations that were left out, because the store had just failed or too many asked it at once.
         distrusted_users: users of whom nothing is read until a clear of theirs is applied.
         distrusts_everyone: whether that holds for all.
     """
