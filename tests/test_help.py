@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 import coatcheck
-from coatcheck import Session, SessionCache
+from coatcheck import Limits, Session, SessionCache
+from coatcheck.engine.limits import MIB
 
 GUIDE = Path(__file__).parents[1] / "docs" / "guide.md"
 
@@ -49,3 +50,15 @@ def test_what_the_guides_import_is_there() -> None:
     assert "from coatcheck.errors import LoadError, SessionCleared" in imports
     for line in imports:
         exec(line, {})
+
+
+def test_the_guide_has_each_bound_with_its_default() -> None:
+    """A bound that nobody finds is met when something goes, or waits, and nobody knows why."""
+    section = GUIDE.read_text("utf-8").split("## Limits\n")[1].split("\n## ")[0]
+    shown = dict(re.findall(r"^\| `(\w+)` \| ([^|]+) \|", section, re.MULTILINE))
+    limits = Limits()
+    assert shown.pop("max_bytes") == f"{limits.max_bytes // MIB} MiB"
+    assert shown.pop("max_loads_per_second") == "none"
+    assert limits.max_loads_per_second is None
+    others = set(Limits.__struct_fields__) - {"max_bytes", "max_loads_per_second"}
+    assert shown == {name: f"{getattr(limits, name):,}" for name in others}

@@ -11,12 +11,21 @@ from pydantic import SecretStr, ValidationError
 
 from coatcheck import Limits
 from coatcheck.errors import SettingsError
-from coatcheck.settings import AccountSettings, Settings, SharedAccount, default_keys, default_store, load
+from coatcheck.settings import (
+    AccountSettings,
+    LimitSettings,
+    Settings,
+    SharedAccount,
+    default_keys,
+    default_store,
+    load,
+)
 from coatcheck.stores.key_ring import NO_PATH, TAG, KeyRing
 
 CANARY = "c4n4ry-pa55word"
 PLACE = "http(s)://host[:port][/prefix] and nothing else"
 DURATION = "must be seconds, or a duration such as PT30M"
+PACE = "must be a number above zero"
 NO_KEY = "of the keys is no key: coatcheck-key-1: and 64 hexadecimal digits"
 KEY = f"{TAG}{'c4' * 32}"
 BEHIND = (
@@ -82,6 +91,7 @@ def test_every_setting_can_come_from_the_environment(monkeypatch: pytest.MonkeyP
         "MAX_STORE_BYTES": "2000000",
         "KEYS": "/etc/shop/keys",
         "LIMITS__MAX_SESSIONS": "7",
+        "LIMITS__MAX_LOADS_PER_SECOND": "2.5",
     }.items():
         monkeypatch.setenv(f"COATCHECK_{name}", value)
     settings = load()
@@ -103,7 +113,7 @@ def test_every_setting_can_come_from_the_environment(monkeypatch: pytest.MonkeyP
     assert settings.store_file() == Path("/var/lib/shop/sessions")
     assert settings.max_store_bytes == 2_000_000
     assert settings.keys_file() == Path("/etc/shop/keys")
-    assert settings.limits.limits() == Limits(max_sessions=7)
+    assert settings.limits.limits() == Limits(max_sessions=7, max_loads_per_second=2.5)
 
 
 FILE = """
@@ -120,6 +130,7 @@ keys = "~/keys"
 
 [limits]
 max_bytes = 5
+max_loads_per_second = 4
 """
 
 
@@ -134,7 +145,11 @@ def test_every_setting_can_come_from_the_file(tmp_path: Path) -> None:
     assert settings.store_file() == Path.home() / "sessions"
     assert settings.max_store_bytes == 1024 * 1024
     assert settings.keys_file() == Path.home() / "keys"
-    assert settings.limits.limits() == Limits(max_bytes=5)
+    assert settings.limits.limits() == Limits(max_bytes=5, max_loads_per_second=4)
+
+
+def test_every_bound_is_a_setting() -> None:
+    assert set(Limits.__struct_fields__) == set(LimitSettings.model_fields)
 
 
 def test_the_environment_wins_over_the_file_field_by_field(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,7 +159,7 @@ def test_the_environment_wins_over_the_file_field_by_field(monkeypatch: pytest.M
     settings = load()
     assert settings.timeout == timedelta(seconds=9)
     assert settings.upstream_url == "http://file.example"
-    assert settings.limits.limits() == Limits(max_bytes=5, max_loads=3)
+    assert settings.limits.limits() == Limits(max_bytes=5, max_loads=3, max_loads_per_second=4)
 
 
 def test_the_file_is_the_one_given_then_the_one_named_then_the_one_here(
@@ -255,6 +270,10 @@ def test_settings_are_frozen() -> None:
         ("LIMITS", f'"{CANARY}"', "must be a table"),
         ("LIMITS__MAX_SESSIONS", "0", "must be 1 or more"),
         ("LIMITS__MAX_SESSION", "5", "there is no such setting"),
+        *(
+            ("LIMITS__MAX_LOADS_PER_SECOND", each, PACE)
+            for each in (CANARY, "0", "-1", "nan", "inf", "1e999")
+        ),
         ("CONFIG", "/nowhere/coatcheck.toml", "/nowhere/coatcheck.toml does not exist"),
         ("CONFIG", "/", "/ cannot be read (Is a directory)"),
     ],
@@ -378,6 +397,10 @@ def test_nothing_that_is_printed_of_the_keys_is_one_or_its_id() -> None:
             ["setting everyone_sees_data_of.password in coatcheck.toml: is missing"],
         ),
         ("[limits]\nmax_loads = 'x'", ["setting limits.max_loads in coatcheck.toml: must be a whole number"]),
+        (
+            "limits.max_loads_per_second = []",
+            [f"setting limits.max_loads_per_second in coatcheck.toml: {PACE}"],
+        ),
         ('"a\\nb" = 1', ["setting … in coatcheck.toml: there is no such setting"]),
         (
             f"password = {CANARY}",

@@ -81,6 +81,7 @@ _TABLES: Final = {"accounts", "everyone_sees_data_of", "limits"}
 MIN_STORE_BYTES: Final = 1024 * 1024
 
 _DURATION = "must be seconds, or a duration such as PT30M"
+_PACE = "must be a number above zero"
 _CLEARER = {
     "extra_forbidden": "there is no such setting",
     "missing": "is missing",
@@ -93,6 +94,8 @@ _CLEARER = {
     "int_type": "must be a whole number",
     "int_from_float": "must be a whole number",
     "int_parsing_size": "is too large",
+    "float_parsing": _PACE,
+    "float_type": _PACE,
     "bool_parsing": "must be true or false",
     "bool_type": "must be true or false",
     "string_type": "must be a text",
@@ -176,6 +179,12 @@ def _store_bytes(number: int) -> int:
     return number
 
 
+def _pace(number: float) -> float:
+    if not 0 < number < math.inf:
+        raise ValueError(_PACE)
+    return number
+
+
 def _account(value: object) -> object:
     return {"password": value} if isinstance(value, str | SecretStr) else value
 
@@ -220,6 +229,7 @@ class LimitSettings(_Table):
     max_loads: Count = _LIMITS.max_loads
     max_loads_per_user: Count = _LIMITS.max_loads_per_user
     max_refreshes: Count = _LIMITS.max_refreshes
+    max_loads_per_second: Annotated[float, AfterValidator(_pace)] | None = _LIMITS.max_loads_per_second
 
     def limits(self) -> Limits:
         """Return them as the cache takes them."""
