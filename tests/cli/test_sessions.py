@@ -14,7 +14,7 @@ from cli.conftest import Coatcheck
 from cli.stored import ANN, ARGUMENT, AUTHORITY, BOB, HOUR, VALUE, Shelf, shelf
 from coatcheck.bootstrap import session_store
 from coatcheck.settings import Settings, default_keys
-from coatcheck.stores.key_ring import KeyRing
+from coatcheck.stores.key_ring import TAG, KeyRing
 from coatcheck.stores.sqlite.file import damage_at
 
 __all__ = ["shelf"]
@@ -173,6 +173,24 @@ def test_list_needs_no_keys(shelf: Shelf) -> None:
     shelf.fill(ANN)
     shelf.keys.unlink()
     assert 1 == len(listed(shelf))
+
+
+@pytest.mark.parametrize(
+    "arguments", [("list",), ("show", "0" * 16), ("clear", "0" * 16), ("clear", "--all")]
+)
+def test_keys_that_are_named_must_be_usable_also_where_none_are_needed(
+    shelf: Shelf, arguments: tuple[str, ...]
+) -> None:
+    """Who gives a key for a path learns of it at once; and a path that is misspelt is not taken for one that helped."""
+    shelf.fill(ANN)
+    key = f"{TAG}{'c4' * 32}"
+    ended = shelf.call("sessions", *arguments, "--keys", key)
+    assert (1, "this takes the path of a file of keys, not a key") == (ended.code, ended.complaint)
+    nowhere = str(shelf.path.with_name("none"))
+    ended = shelf.call("sessions", *arguments, "--keys", nowhere)
+    assert 1 == ended.code
+    assert ended.complaint.startswith(f"there is no file of keys at {nowhere}: ")
+    assert 2 == shelf.held(ANN)
 
 
 @pytest.mark.parametrize(

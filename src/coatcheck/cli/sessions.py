@@ -48,7 +48,9 @@ def list_(
     from coatcheck.stores.sqlite.contents import look  # noqa: PLC0415 - with cryptography, slow to import
 
     place = Place(store=store, keys=keys, config=config)
-    with look(place.file(), keys=place.ring(needed=True) if reveal else None) as contents:
+    # What is named must be usable, whether or not it is needed.
+    ring = place.ring(needed=True) if reveal or keys is not None else None
+    with look(place.file(), keys=ring) as contents:
         infos = list(contents.sessions())
         owners = dict(contents.owners()) if reveal else None
     if json:
@@ -129,7 +131,7 @@ def clear(
         raise Mistake(f"this takes {'only one of ' * (given > 1)}a pseudonym, --user or --all")
     wanted = None if pseudonym is None else [_checked(pseudonym)]
     place = Place(store=store, keys=keys, config=config)
-    ring = place.ring(needed=True) if user is not None else None
+    ring = place.ring(needed=True) if user is not None or keys is not None else None
     unopened = 0
     path = place.file()
     with alone(path, "clear it"), upkeep(path) as held:
