@@ -25,6 +25,7 @@ from coatcheck.stores.key_ring import NO_PATH, TAG, KeyRing
 CANARY = "c4n4ry-pa55word"
 PLACE = "http(s)://host[:port][/prefix] and nothing else"
 DURATION = "must be seconds, or a duration such as PT30M"
+ACCOUNT = "must be a password, or a table with email and password"
 PACE = "must be a number above zero"
 NO_KEY = "of the keys is no key: coatcheck-key-1: and 64 hexadecimal digits"
 KEY = f"{TAG}{'c4' * 32}"
@@ -259,7 +260,7 @@ def test_settings_are_frozen() -> None:
         ("TOKEN", CANARY, "whose is it? set COATCHECK_DEFAULT_EMAIL, too"),
         ("ACCOUNTS", f"{{{CANARY}", "must be a table written as JSON"),
         ("ACCOUNTS", f'["{CANARY}"]', "must be a table"),
-        ("ACCOUNTS", f'{{"{CANARY}": 3}}', "must be a table"),
+        ("ACCOUNTS", f'{{"{CANARY}": 3}}', f"of one account: {ACCOUNT}"),
         ("ACCOUNTS", f'{{"{CANARY}": {{}}}}', "password of one account: is missing"),
         ("ACCOUNTS", f'{{"{CANARY}": ""}}', "password of one account: must not be empty"),
         (
@@ -432,8 +433,8 @@ def test_a_wrong_file_is_a_line_for_each_mistake(text: str, lines: list[str]) ->
         ("limits.max_loads = 'x'", "LIMITS__MAX_BYTES", "5", "limits.max_loads in coatcheck.toml: must be a whole number"),
         ("limits.max_loads = 5", "LIMITS__MAX_LOADS", "x", "COATCHECK_LIMITS__MAX_LOADS: must be a whole number"),
         ("limits.max_loads = 5", "LIMITS", '{"max_loads": "x"}', "max_loads in COATCHECK_LIMITS: must be a whole number"),
-        (f"accounts.'{CANARY}' = 3", "ACCOUNTS", '{"bob": "one"}', "accounts in coatcheck.toml: must be a table"),
-        ("accounts.bob = 'one'", "ACCOUNTS", f'{{"{CANARY}": 3}}', "COATCHECK_ACCOUNTS: must be a table"),
+        (f"accounts.'{CANARY}' = 3", "ACCOUNTS", '{"bob": "one"}', f"accounts in coatcheck.toml: of one account: {ACCOUNT}"),
+        ("accounts.bob = 'one'", "ACCOUNTS", f'{{"{CANARY}": 3}}', f"COATCHECK_ACCOUNTS: of one account: {ACCOUNT}"),
         ("default_email = ''", "TOKEN", CANARY, "default_email in coatcheck.toml: must not be empty"),
         (
             f"token = '{CANARY}'\ndefault_email = 'ann'",

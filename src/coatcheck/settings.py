@@ -81,6 +81,7 @@ _TABLES: Final = {"accounts", "everyone_sees_data_of", "limits"}
 MIN_STORE_BYTES: Final = 1024 * 1024
 
 _DURATION = "must be seconds, or a duration such as PT30M"
+_ACCOUNT = "must be a password, or a table with email and password"
 _PACE = "must be a number above zero"
 _CLEARER = {
     "extra_forbidden": "there is no such setting",
@@ -467,6 +468,8 @@ def _line(place: tuple[int | str, ...], kind: str, message: str, written: _Writt
     names = [str(part) for part in place]
     if names[0] == "accounts":
         field = f"{names[2]} of one account: " if len(names) > 2 and _PLAIN_NAME.fullmatch(names[2]) else ""
+        if len(names) == 2:
+            field, text = "of one account: ", _ACCOUNT
         return f"setting {written.named(names, shown=1)}: {field}{text}"
     if not all(_PLAIN_NAME.fullmatch(name) for name in names):
         return f"setting {f'… in {written.path}' if written.in_file(names) else f'{PREFIX}…'}: {text}"
