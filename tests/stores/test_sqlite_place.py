@@ -113,6 +113,25 @@ def test_a_key_in_the_place_of_its_path_is_not_shown_and_becomes_no_file(
     assert "" == caplog.text
 
 
+@pytest.mark.parametrize("below", ["s.sqlite", "deeper/still/s.sqlite"])
+def test_a_file_in_the_place_of_its_folder_is_said_to_be_none(rig: Rig, below: str) -> None:
+    """Rights have nothing to do with it."""
+    note = rig.path.with_name("note.txt")
+    note.write_text("what somebody wrote")
+    path = note / below
+    openings: list[Callable[[], object]] = [
+        lambda: SQLiteStore(path),
+        lambda: session_store(Settings(store=str(path), keys=rig.path.parent / "keys")),
+        lambda: inspect(path).__enter__(),
+        lambda: upkeep(path).__enter__(),
+    ]
+    for open_it in openings:
+        with pytest.raises(StoreFailed) as caught:
+            open_it()
+        assert f"there can be no store at {path}: {note} is no folder" == str(caught.value)
+    assert [note] == list(note.parent.iterdir())
+
+
 @pytest.mark.parametrize("lock", [None, b"", b"theirs"], ids=["no lock", "an empty lock", "their lock"])
 @pytest.mark.parametrize(("make", "message"), THEIRS.items(), ids=[each.__name__ for each in THEIRS])
 def test_what_is_not_a_store_is_refused_and_untouched(

@@ -161,9 +161,11 @@ def _mode(path: Path, store: Path) -> int | None:
     reason = None
     try:
         return path.stat().st_mode
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         # Where its folder cannot be made is found out when it is.
         return None
+    except NotADirectoryError:
+        reason = f"{next(each for each in path.parents if each.exists())} is no folder"
     except (OSError, ValueError) as error:
         reason = reason_of(error, store)
     raise StoreFailed(f"there can be no store at {store}: {reason}")
