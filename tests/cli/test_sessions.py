@@ -210,6 +210,24 @@ def test_where_keys_are_needed_and_there_are_none_it_says_so(
     assert 1 == len(listed(shelf))
 
 
+@pytest.mark.parametrize("arguments", [("show", "--user", ANN), ("clear", "--user", ANN)])
+def test_where_the_keys_beside_a_store_are_lost_it_is_those_that_are_missed(
+    shelf: Shelf, arguments: tuple[str, ...]
+) -> None:
+    """The default ones have nothing to do with a store that is named, unless they are there."""
+    shelf.fill(ANN)
+    shelf.keys.unlink()
+    assert not default_keys().exists()
+    ended = shelf.call("sessions", *arguments)
+    assert (1, f"there is no file of keys at {shelf.keys}: --keys names the one of this store") == (
+        ended.code,
+        ended.complaint,
+    )
+    KeyRing.drawn().write(default_keys())
+    ended = shelf.call("sessions", *arguments)
+    assert ended.complaint.endswith(f" with the keys at {default_keys()}")
+
+
 def test_it_works_while_a_program_has_the_store_open(shelf: Shelf) -> None:
     shelf.fill(ANN)
     with shelf.in_use():

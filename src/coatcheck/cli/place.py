@@ -110,10 +110,12 @@ class Place:
         settings = self._settings()
         if settings.keys_text is not None:
             return None
+        default = settings.keys_file()
         # What somebody named comes before what happens to lie there.
-        if settings.keys is None and self._store is not None and self._beside().exists():
-            return self._beside()
-        return settings.keys_file()
+        if settings.keys is not None or self._store is None:
+            return default
+        # Where there is neither, it is the store's own that are missing.
+        return default if default.exists() and not self._beside().exists() else self._beside()
 
     def _beside(self) -> Path:
         """Return where a `SQLiteStore` that was given no keys has its own."""
