@@ -157,7 +157,15 @@ class BreakerOpen(Unavailable):
 
 
 class BadUpstreamBody(Unavailable):
-    """The upstream's body is too large, is not JSON, or is not of the declared type. It is not kept."""
+    """The upstream's body is too large, is not JSON, or is not of the declared type. It is not kept.
+
+    Attributes:
+        limit: bytes that it may have, when it has more.
+    """
+
+    def __init__(self, message: str, *, limit: int | None = None) -> None:
+        super().__init__(message)
+        self.limit = limit
 
 
 class Refused(LoadError):

@@ -13,6 +13,7 @@ import pytest
 
 from cli.conftest import Coatcheck, Ended
 from coatcheck.cli.next_step import next_step
+from coatcheck.engine.flight import own_copy
 from coatcheck.errors import (
     BadUpstreamBody,
     BreakerOpen,
@@ -35,6 +36,7 @@ CANARY = "c4n4ry-pa55word"
 NAMES = "engagement_data, paas_engagement_id, ipc_engagement_id, endpoints, business_units, environments_list, zones_list"
 
 URL = "upstream_url (COATCHECK_UPSTREAM_URL)"
+LARGER = f"if the API sends that much, set max_body (COATCHECK_MAX_BODY) higher; else check {URL}"
 LOGGED_IN = (
     "what this user is logged in with is set by accounts (COATCHECK_ACCOUNTS) or token (COATCHECK_TOKEN)"
 )
@@ -218,12 +220,25 @@ async def test_an_upstream_that_is_not_there_is_one_line_and_exit_1(get: Get, si
         (LoadTimeout("…"), f"try again later; if it never answers, check {URL}"),
         (UpstreamTimeout("…"), f"try again later; if it never answers, check {URL}"),
         (BadUpstreamBody("…"), f"check that {URL} is that of the API, and no page or proxy before it"),
+        (BadUpstreamBody("…", limit=5), LARGER),
         (NoCredentials("…"), None),
     ],
 )
 def test_what_to_do_depends_on_what_failed(error: LoadError, step: str | None) -> None:
     """None for what says it itself."""
     assert step == next_step(error)
+
+
+async def test_a_body_that_is_too_large_is_told_with_the_setting_that_it_is_too_large_for(
+    get: Get, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where several wait for the load, each of whom is told by an exception of its own."""
+    monkeypatch.setenv("COATCHECK_MAX_BODY", "100")
+    ended = await get("zones_list", "--user", ANN)
+    assert (1, f"the body has more than 100 bytes; {LARGER}") == (ended.code, ended.complaint)
+    error = own_copy(BadUpstreamBody("…", limit=5))
+    assert isinstance(error, BadUpstreamBody)
+    assert error.limit == 5
 
 
 def write(path: Path, text: str) -> None:

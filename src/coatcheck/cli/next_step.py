@@ -45,4 +45,6 @@ def next_step(error: LoadError) -> str | None:
     if isinstance(error, RateLimited | BreakerOpen):
         wait = error.retry_after
         return f"try again in {math.ceil(wait)} s" if wait is not None and wait > 0 else "try again later"
+    if isinstance(error, BadUpstreamBody) and error.limit is not None:
+        return f"if the API sends that much, set max_body (COATCHECK_MAX_BODY) higher; else check {_URL}"
     return next((step for kinds, step in _STEPS if isinstance(error, kinds)), None)

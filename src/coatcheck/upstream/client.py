@@ -330,7 +330,8 @@ class UpstreamClient:
             async for chunk in response.content.iter_any():
                 size += len(chunk)
                 if size > request.max_body:
-                    raise BadUpstreamBody(f"the body has more than {request.max_body} bytes")
+                    limit = request.max_body
+                    raise BadUpstreamBody(f"the body has more than {limit} bytes", limit=limit)
                 if fed is None:
                     body += chunk
                 elif fed(chunk):
