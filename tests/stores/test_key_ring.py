@@ -140,6 +140,14 @@ def test_a_text_without_a_key_is_refused(text: str) -> None:
     assert "the keys cannot be used: there is no key" == refusal(lambda: KeyRing.from_text(text))
 
 
+def test_a_variable_that_is_not_set_is_no_text() -> None:
+    """As `os.environ.get` tells of it."""
+    text: Any = None
+    assert "there is no text with keys in it, but a NoneType" == refusal(lambda: KeyRing.from_text(text))
+    text = TAG.encode() + b"c4" * 32
+    assert "there is no text with keys in it, but a bytes" == refusal(lambda: KeyRing.from_text(text))
+
+
 @pytest.mark.parametrize("before", ["", f"{TAG}{OTHER.hex()} "])
 def test_a_key_behind_a_comment_in_the_same_line_is_not_left_out_without_a_word(
     before: str, path: Path

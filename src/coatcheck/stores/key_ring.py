@@ -116,8 +116,11 @@ class KeyRing:
         """Return the ring that a text holds, as an environment variable may; blanks separate keys as lines do.
 
         Raises:
-            KeysUnusable: it holds no key, or something else besides; or it is one line with a key in its comment.
+            KeysUnusable: it holds no key, or something else besides; or it is one line with a key in its comment; or it is
+                no text, as of a variable that is not set.
         """
+        if not isinstance(text, str):
+            raise KeysUnusable(f"there is no text with keys in it, but a {type(text).__name__}")
         if len(text.splitlines()) == 1 and _KEY.search(text.partition("#")[2]):
             # Most likely the lines of a file in one: what is meant to be used must not be left out without a word.
             raise KeysUnusable(
