@@ -26,6 +26,7 @@ CANARY = "c4n4ry-pa55word"
 PLACE = "http(s)://host[:port][/prefix] and nothing else"
 DURATION = "must be seconds, or a duration such as PT30M"
 ACCOUNT = "must be a password, or a table with email and password"
+MEANT = "must be a path: is `memory` meant?"
 PACE = "must be a number above zero"
 NO_KEY = "of the keys is no key: coatcheck-key-1: and 64 hexadecimal digits"
 KEY = f"{TAG}{'c4' * 32}"
@@ -245,6 +246,7 @@ def test_settings_are_frozen() -> None:
             for name, rest in NO_PATHS
             for key in (f"{TAG}{CANARY}", KEY, KEY[-64:])
         ),
+        *(("STORE", each, MEANT) for each in ("Memory", "MEMORY", " memory", ":memory:")),
         ("STORE", f"# Keys of coatcheck\n{KEY}\n", f"{NO_PATH}; COATCHECK_KEYS_TEXT takes keys"),
         ("KEYS_TEXT", CANARY, f"line 1 {NO_KEY}"),
         ("KEYS_TEXT", f"/etc/{CANARY}/keys", f"line 1 {NO_KEY}"),
@@ -402,6 +404,7 @@ def test_nothing_that_is_printed_of_the_keys_is_one_or_its_id() -> None:
             "limits.max_loads_per_second = []",
             [f"setting limits.max_loads_per_second in coatcheck.toml: {PACE}"],
         ),
+        ('store = "a\\u0000b"', ["setting store in coatcheck.toml: must be a path: it has a NUL in it"]),
         ('"a\\nb" = 1', ["setting … in coatcheck.toml: there is no such setting"]),
         (
             f"password = {CANARY}",

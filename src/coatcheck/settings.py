@@ -161,6 +161,10 @@ def _no_key(path: Path) -> Path:
 def _store(path: str) -> str:
     if is_key(path):
         raise ValueError(f"{NO_PATH}; {KEYS_TEXT} takes keys")
+    if path != IN_MEMORY and path.strip().lower() in {IN_MEMORY, ":memory:"}:
+        raise ValueError(f"must be a path: is `{IN_MEMORY}` meant?")
+    if "\0" in path:
+        raise ValueError("must be a path: it has a NUL in it")
     return path
 
 

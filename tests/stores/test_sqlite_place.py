@@ -113,6 +113,32 @@ def test_a_key_in_the_place_of_its_path_is_not_shown_and_becomes_no_file(
     assert "" == caplog.text
 
 
+@pytest.mark.parametrize("path", ["a\0b", "a/\0", "\ud800"])
+def test_a_path_that_no_file_can_have_is_refused_as_any_other(path: str) -> None:
+    openings: list[Callable[[], object]] = [
+        lambda: SQLiteStore(path),
+        lambda: inspect(path).__enter__(),
+        lambda: upkeep(path).__enter__(),
+    ]
+    for open_it in openings:
+        with pytest.raises(StoreFailed) as caught:
+            open_it()
+        assert str(caught.value).startswith("there can be no store at ")
+        assert caught.value.__context__ is None
+
+
+def test_what_sqlite_calls_memory_becomes_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who writes it wants nothing to be kept, and would not look for keys on the disk."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StoreFailed) as caught:
+        SQLiteStore(":memory:")
+    assert str(caught.value) == (
+        f"there can be no store at {tmp_path / ':memory:'}: this one is a file; without a store sessions are in memory alone,"
+        " and for tests there is MemoryStore in coatcheck.testing"
+    )
+    assert [] == list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("below", ["s.sqlite", "deeper/still/s.sqlite"])
 def test_a_file_in_the_place_of_its_folder_is_said_to_be_none(rig: Rig, below: str) -> None:
     """Rights have nothing to do with it."""

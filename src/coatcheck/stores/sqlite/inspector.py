@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
 import stat
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
 import msgspec
@@ -19,7 +17,7 @@ from coatcheck.stores.key_provider import ring_of
 from coatcheck.stores.seal import Seal, SealedEntry, SessionKey
 from coatcheck.stores.sqlite.dates import age
 from coatcheck.stores.sqlite.file import OPENING_SECONDS, Damaged, problem, readable, told_with, translated
-from coatcheck.stores.sqlite.place import beside, check_place, exists, status_of, unwritable
+from coatcheck.stores.sqlite.place import beside, check_place, exists, real_path, status_of, unwritable
 from coatcheck.stores.sqlite.place import size as size_of
 from coatcheck.stores.sqlite.process import no_fork
 from coatcheck.stores.sqlite.schema import APPLICATION_ID, STEPS
@@ -27,6 +25,7 @@ from coatcheck.stores.sqlite.tombstones import covered, noted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from coatcheck.clock import Clock
     from coatcheck.stores.key_provider import KeyProvider
@@ -282,7 +281,7 @@ def connected(path: Path | str) -> Iterator[tuple[sqlite3.Connection, Path]]:
     Raises:
         StoreFailed: as of `inspect`.
     """
-    place = Path(os.path.realpath(path))
+    place = real_path(path)
     if not exists(place):
         raise StoreFailed(f"there is no store at {place}")
     check_place(place)

@@ -17,20 +17,36 @@ import errno
 import os
 import sqlite3
 import stat
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import Final
 
 from coatcheck.errors import StoreFailed
 from coatcheck.stores.key_ring import NO_PATH, is_key
 from coatcheck.stores.sqlite.process import no_fork
 from coatcheck.stores.sqlite.schema import APPLICATION_ID
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 MARK: Final = b"coatcheck store\n"
 """What a store's lock holds."""
 
+_NO_FILE: Final = ":memory:"
+"""What SQLite itself, and those who know it, call a database that is no file."""
+
 _UNREADABLE: Final = {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}
+
+
+def real_path(path: Path | str) -> Path:
+    """Return where a file is, whatever links lead there.
+
+    Raises:
+        StoreFailed: no file can be there.
+    """
+    try:
+        return Path(os.path.realpath(path))
+    except ValueError:
+        pass
+    raise StoreFailed(
+        "there can be no store at this path: it has a character in it, such as NUL, that no path has"
+    )
 
 
 def check_place(path: Path) -> None:
@@ -40,6 +56,11 @@ def check_place(path: Path) -> None:
         StoreFailed: what is there, or where its lock is to be, is not a store's.
     """
     present = exists(path)
+    if path.name == _NO_FILE:
+        raise StoreFailed(
+            f"there can be no store at {path}: this one is a file; without a store sessions are in memory alone, and for tests"
+            " there is MemoryStore in coatcheck.testing"
+        )
     lock = beside(path, ".lock")
     if _mode(lock, path) is not None and _content(lock, path) not in {b"", MARK}:
         raise StoreFailed(

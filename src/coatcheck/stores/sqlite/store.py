@@ -11,10 +11,8 @@ which stay, and the file of keys. It must be on a local disk.
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 import weakref
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from coatcheck.clock import SystemClock
@@ -27,6 +25,7 @@ from coatcheck.stores.sqlite.dates import Dates
 from coatcheck.stores.sqlite.file import StoreFile
 from coatcheck.stores.sqlite.inspector import Checked, Inspector, SessionInfo, inspect
 from coatcheck.stores.sqlite.operations import Chore, Clear, ClearAll, Delete, Forget, Open, Put
+from coatcheck.stores.sqlite.place import real_path
 from coatcheck.stores.sqlite.process import no_fork, watch
 from coatcheck.stores.sqlite.reader import Reader
 from coatcheck.stores.sqlite.writer import Writer
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     import queue
     import sqlite3
     from collections.abc import Callable
+    from pathlib import Path
 
     from coatcheck.clock import Clock
     from coatcheck.engine.store import Owner, Record, StoredSession, StoreSize, Written
@@ -76,7 +76,7 @@ class SQLiteStore:
     ) -> None:
         if max_bytes <= 0:
             raise ValueError(f"max_bytes must be positive, not {max_bytes}")
-        self.path = Path(os.path.realpath(path))
+        self.path = real_path(path)
         self._clock: Clock = SystemClock() if clock is None else clock
         self._dates = Dates(self._clock)
         self._claimed = False

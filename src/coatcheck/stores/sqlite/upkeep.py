@@ -6,9 +6,7 @@ A session ends with the salt of its key, whatever the key is. Nothing here ends 
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from coatcheck.clock import SystemClock
@@ -19,12 +17,14 @@ from coatcheck.stores.sqlite.dates import Dates
 from coatcheck.stores.sqlite.file import StoreFile, told_with, translated
 from coatcheck.stores.sqlite.inspector import inspect, pseudonym
 from coatcheck.stores.sqlite.operations import end_buried
+from coatcheck.stores.sqlite.place import real_path
 from coatcheck.stores.sqlite.sweep import Sweep
 from coatcheck.stores.sqlite.tables import Ended, Tables
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Collection, Iterator
+    from pathlib import Path
 
     from coatcheck.clock import Clock
     from coatcheck.stores.sqlite.tombstones import Stone
@@ -123,7 +123,7 @@ def upkeep(path: Path | str, *, clock: Clock | None = None) -> Iterator[Upkeep]:
     with inspect(path, clock=clock):
         pass
     clock = SystemClock() if clock is None else clock
-    place = Path(os.path.realpath(path))
+    place = real_path(path)
     with told_with(place), contextlib.ExitStack() as stack:
         file = StoreFile(place, clock)
         stack.callback(file.release)
