@@ -364,7 +364,8 @@ def test_the_first_use_makes_a_ring_and_says_once_where(path: Path, caplog: pyte
     assert 1 == len(ring.keys)
     (record,) = caplog.records
     assert (logging.WARNING, "coatcheck.stores") == (record.levelno, record.name)
-    assert str(path) in record.getMessage()
+    told = f"made new keys in {path}: keep them, nobody can read without them what they seal"
+    assert told == record.getMessage()
     assert 1 == len(record.getMessage().splitlines())
     assert ring.keys[0].secret.hex() not in repr(vars(record))
     assert (0o600, ["keys"]) == (mode(path), names(path.parent))

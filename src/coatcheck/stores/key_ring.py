@@ -159,7 +159,7 @@ class KeyRing:
                 drawn = cls.drawn()
                 _place(place, drawn.text(), new=True)
                 logger.warning(
-                    "made new keys in %s: keep them, what is sealed with them cannot be read without",
+                    "made new keys in %s: keep them, nobody can read without them what they seal",
                     place,
                 )
                 return drawn

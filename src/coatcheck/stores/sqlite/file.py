@@ -270,9 +270,9 @@ class StoreFile:
                 f"the store at {self.path} is damaged and cannot be moved aside ({reason}): move or delete it by hand"
             )
         logger.error(
-            "the store at %s was damaged (%s): it was moved to %s and an empty one was begun. What it holds is sealed;"
+            "the store at %s was damaged%s: it was moved to %s and an empty one was begun. What it holds is sealed;"
             " delete it when nobody wants to look into it",
-            self.path, why, aside,
+            self.path, "" if why == DAMAGED else f" ({why})", aside,
         )  # fmt: skip
 
     def sizes(self) -> tuple[int, int]:
