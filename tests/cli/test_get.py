@@ -91,7 +91,7 @@ async def test_value_and_outcome_go_different_ways(get: Get) -> None:
     assert ended.out.startswith("[\n  {\n")
     assert ended.out.endswith("]\n")
     assert ended.err.startswith("miss, age 0.")
-    assert ended.err.endswith(" s, fresh for 1 day, 0:00:00\n")
+    assert ended.err.endswith(" s, fresh for 24:00:00\n")
 
 
 async def test_as_json_it_is_one_object_with_everything(get: Get, simulator: Simulator) -> None:

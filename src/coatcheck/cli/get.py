@@ -1,7 +1,6 @@
 """``coatcheck get``: one look-up against the configured upstream."""
 
 import sys
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -125,5 +124,7 @@ def _show(resource: "Resource[Any]", look: "Lookup[Any]", *, as_json: bool) -> N
         return
     sys.stdout.write(f"{msgspec.json.format(look.body, indent=2).decode()}\n")
     sys.stdout.flush()
-    fresh_for = timedelta(seconds=round(look.fresh_for))
+    minutes, seconds = divmod(round(look.fresh_for), 60)
+    # In hours, however many: a day and a second less than one are told in the same way.
+    fresh_for = f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
     sys.stderr.write(f"{look.outcome.value}, age {look.age:.3f} s, fresh for {fresh_for}\n")
