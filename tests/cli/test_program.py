@@ -45,6 +45,15 @@ def test_help_says_what_a_command_does(coatcheck: Coatcheck, command: tuple[str,
 
 
 @pytest.mark.parametrize(
+    ("command", "which"),
+    [("show", "PSEUDONYM | --user USER"), ("clear", "PSEUDONYM | --user USER | --all")],
+)
+def test_help_says_what_a_session_may_be_named_by(coatcheck: Coatcheck, command: str, which: str) -> None:
+    first, *_ = coatcheck("sessions", command, "--help").out.splitlines()
+    assert first == f"Usage: coatcheck sessions {command} [OPTIONS] {which}"
+
+
+@pytest.mark.parametrize(
     ("command", "options"),
     [
         ("demo", {"--users", "--passes", "--seed", "--latency-scale", "--outage", "--restart", "--json"}),

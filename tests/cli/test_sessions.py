@@ -108,16 +108,16 @@ def test_keys_that_are_named_come_before_those_beside_the_store_and_it_says_so(
     monkeypatch.setenv("COATCHECK_KEYS", strange)
     told = f"with the keys at {strange}: --keys {shelf.keys} takes those beside the store"
     for arguments, complaint in (
-        (("list", "--reveal"), f"1 of 1 sessions do not open {told}"),
-        (("show", "--user", ANN), f"there is no session of this user that opens: 1 do not {told}"),
-        (("clear", "--user", ANN), f"there is no session of this user that opens: 1 do not {told}"),
+        (("list", "--reveal"), f"1 of 1 session does not open {told}"),
+        (("show", "--user", ANN), f"there is no session of this user that opens: 1 does not {told}"),
+        (("clear", "--user", ANN), f"there is no session of this user that opens: 1 does not {told}"),
     ):
         ended = shelf.call("sessions", *arguments)
         assert (1, f"coatcheck: {complaint}\n") == (ended.code, ended.err)
 
     monkeypatch.setenv("COATCHECK_KEYS", str(shelf.keys))
     ended = shelf.call("sessions", "list", "--reveal", "--keys", strange)
-    assert (1, "coatcheck: 1 of 1 sessions do not open with these keys\n") == (ended.code, ended.err)
+    assert (1, "coatcheck: 1 of 1 session does not open with these keys\n") == (ended.code, ended.err)
     assert ANN in shelf.call("sessions", "list", "--reveal", revealed=True).out
 
     nowhere = str(shelf.path.with_name("none"))
@@ -138,10 +138,10 @@ def test_keys_in_the_environment_come_before_those_beside_the_store_and_it_says_
     monkeypatch.setenv("COATCHECK_KEYS_TEXT", strange.read_text())
     told = f"with the keys in COATCHECK_KEYS_TEXT: --keys {shelf.keys} takes those beside the store"
     for command, complaint in (
-        (("sessions", "list", "--reveal"), f"1 of 1 sessions do not open {told}"),
+        (("sessions", "list", "--reveal"), f"1 of 1 session does not open {told}"),
         (
             ("sessions", "clear", "--user", ANN),
-            f"there is no session of this user that opens: 1 do not {told}",
+            f"there is no session of this user that opens: 1 does not {told}",
         ),
         (("store", "check"), f"2 of 2 entries do not open {told}"),
     ):
@@ -290,6 +290,17 @@ def test_show_tells_resources_ages_and_sizes(shelf: Shelf) -> None:
     assert {"zones(account)": "20 min 47 h", "plan()": "20 min 39 min"} == shown
 
 
+def test_one_entry_is_called_one(shelf: Shelf) -> None:
+    shelf.fill(ANN)
+    with sqlite3.connect(shelf.path) as connection:
+        connection.execute("DELETE FROM entries WHERE sealed = (SELECT min(sealed) FROM entries)")
+    connection.close()
+    pseudonym = pseudonym_of(shelf, ANN)
+    assert ", 1 entry, " in shelf.call("sessions", "show", pseudonym).out
+    ended = shelf.call("sessions", "show", pseudonym, "--keys", shelf.strange_keys())
+    assert ended.err == "coatcheck: 1 of 1 entry does not open with these keys\n"
+
+
 def test_show_as_json(shelf: Shelf) -> None:
     shelf.fill(ANN, age=20 * 60)
     ended = shelf.call("sessions", "show", "--user", ANN, "--json")
@@ -346,7 +357,7 @@ def test_show_with_other_keys_says_that_they_do_not_open_it(shelf: Shelf) -> Non
     assert (1, "coatcheck: 2 of 2 entries do not open with these keys\n") == (ended.code, ended.err)
     assert 4 == len(ended.out.splitlines())
     ended = shelf.call("sessions", "show", "--user", ANN, "--keys", strange)
-    assert (1, "there is no session of this user that opens: 1 do not with these keys") == (
+    assert (1, "there is no session of this user that opens: 1 does not with these keys") == (
         ended.code,
         ended.complaint,
     )
@@ -478,7 +489,7 @@ def test_clear_of_a_user_who_has_nothing_may_be_repeated(shelf: Shelf) -> None:
 def test_clear_of_a_user_with_other_keys_does_not_say_that_it_is_done(shelf: Shelf) -> None:
     shelf.fill(ANN)
     ended = shelf.call("sessions", "clear", "--user", ANN, "--keys", shelf.strange_keys())
-    assert (1, "there is no session of this user that opens: 1 do not with these keys") == (
+    assert (1, "there is no session of this user that opens: 1 does not with these keys") == (
         ended.code,
         ended.complaint,
     )

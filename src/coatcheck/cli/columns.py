@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+ENTRIES: Final = ("entry", "entries")
+"""Of what most is counted, for `counted`."""
+
 _UNITS: Final = (("d", 86_400), ("h", 3_600), ("min", 60))
 
 
@@ -30,6 +33,11 @@ def span(seconds: float | None) -> str:
         if seconds >= 2 * length:
             return f"{int(seconds // length)} {name}"
     return f"{int(seconds)} s"
+
+
+def counted(number: int, one: str, many: str) -> str:
+    """Return how many there are of something."""
+    return f"{number:,} {one if number == 1 else many}"
 
 
 def printable(text: str) -> str:

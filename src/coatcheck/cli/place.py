@@ -97,10 +97,12 @@ class Place:
         where = "in COATCHECK_KEYS_TEXT" if path is None else f"at {path}"
         return f"with the keys {where}{others and f': {others}'}"
 
-    def unopened(self, number: int, of: str) -> int:
+    def unopened(self, number: int, *, of: str) -> int:
         """Say that some of what is stored does not open, and with which keys; return the exit code."""
         sys.stdout.flush()
-        sys.stderr.write(f"coatcheck: {number:,} of {of} do not open {self.tried()}\n")
+        sys.stderr.write(
+            f"coatcheck: {number:,} of {of} {'does' if number == 1 else 'do'} not open {self.tried()}\n"
+        )
         return FAILED
 
     def _keys_file(self) -> Path | None:

@@ -1,12 +1,12 @@
 """``coatcheck sessions``: what is stored, by pseudonyms, and its end."""
 
 import re
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
 from cyclopts import App, Parameter
 
-from coatcheck.cli.columns import columns, printable, span
+from coatcheck.cli.columns import ENTRIES, columns, counted, printable, span
 from coatcheck.cli.mistake import Mistake
 from coatcheck.cli.place import CLEARED, Config, Json, Keys, Place, Store, alone
 from coatcheck.cli.stored_key import read_back
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from coatcheck.engine.store import Owner
     from coatcheck.stores.sqlite.contents import SessionContents, StoredEntry
     from coatcheck.stores.sqlite.inspector import SessionInfo
+
+_SESSIONS: Final = ("session", "sessions")
 
 Pseudonym = Annotated[str | None, Parameter(help="Which session: as `coatcheck sessions list` calls it.")]
 User = Annotated[
@@ -58,7 +60,7 @@ def list_(
     else:
         _show_list(infos, owners)
     unopened = 0 if owners is None else sum(owners.get(info.owner) is None for info in infos)
-    return place.unopened(unopened, f"{len(infos):,} sessions") if unopened else 0
+    return place.unopened(unopened, of=counted(len(infos), *_SESSIONS)) if unopened else 0
 
 
 def show(
@@ -104,7 +106,7 @@ def show(
             _show_session(each, reveal=reveal)
     entries = [entry for each in found for entry in each.entries]
     unopened = 0 if ring is None else sum(entry.contents is None for entry in entries)
-    return place.unopened(unopened, f"{len(entries):,} entries") if unopened else 0
+    return place.unopened(unopened, of=counted(len(entries), *ENTRIES)) if unopened else 0
 
 
 def clear(
@@ -144,7 +146,7 @@ def clear(
         raise StoreFailed("there is no such session")
     if not ended and unopened:
         raise StoreFailed(_nothing_of_them(unopened, place))
-    print(f"cleared {ended:,} {'session' if ended == 1 else 'sessions'}")
+    print(f"cleared {counted(ended, *_SESSIONS)}")
     return 0
 
 
@@ -152,8 +154,9 @@ def sessions() -> App:
     """Return the parser of these commands."""
     app = App(name="sessions", help="List, show or clear the sessions that are stored.")
     app.command(list_, name="list")
-    app.command(show)
-    app.command(clear)
+    # The parser takes what may be left out for optional: it is, for something in its place.
+    app.command(show, usage="Usage: coatcheck sessions show [OPTIONS] PSEUDONYM | --user USER")
+    app.command(clear, usage="Usage: coatcheck sessions clear [OPTIONS] PSEUDONYM | --user USER | --all")
     return app
 
 
@@ -165,7 +168,11 @@ def _checked(pseudonym: str) -> str:
 
 def _nothing_of_them(unopened: int, place: Place) -> str:
     nothing = "there is no session of this user"
-    return f"{nothing} that opens: {unopened:,} do not {place.tried()}" if unopened else nothing
+    return (
+        f"{nothing} that opens: {counted(unopened, 'does', 'do')} not {place.tried()}"
+        if unopened
+        else nothing
+    )
 
 
 def _print(shown: object) -> None:
@@ -248,9 +255,8 @@ def _show_session(session: "SessionContents", *, reveal: bool) -> None:
         return
     entries = session.entries
     size = sum(each.bytes for each in entries)
-    print(
-        f"{session.pseudonym}  opened {span(session.opened_age)} ago, {len(entries):,} entries, {size:,} bytes"
-    )
+    number = counted(len(entries), *ENTRIES)
+    print(f"{session.pseudonym}  opened {span(session.opened_age)} ago, {number}, {size:,} bytes")
     if reveal and session.owner is not None:
         print(f"catalog {printable(session.owner.catalog)}, user {printable(session.owner.user)}")
     rows = [["age", "kept for", "bytes", "resource"] + ["authority", "value"] * reveal]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from cyclopts import App
 
-from coatcheck.cli.columns import columns, printable
+from coatcheck.cli.columns import ENTRIES, columns, counted, printable
 from coatcheck.cli.place import CLEARED, Config, Json, Keys, Place, Store, alone
 from coatcheck.errors import StoreFailed
 
@@ -42,7 +42,9 @@ def check(*, json: Json = False, store: Store = None, keys: Keys = None, config:
         # That it is damaged need not be said twice.
         _show(checked, entries, [each for each in checked.problems if each != DAMAGED])
     if checked.rejected:
-        return place.unopened(checked.rejected, f"{(checked.opened or 0) + checked.rejected:,} entries")
+        return place.unopened(
+            checked.rejected, of=counted((checked.opened or 0) + checked.rejected, *ENTRIES)
+        )
     if checked.problems:
         sys.stdout.flush()
         raise StoreFailed(damage_at(place.file().resolve()))
