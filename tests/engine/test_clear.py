@@ -152,6 +152,8 @@ async def test_a_chain_that_is_being_resolved_starts_no_further_load_after_a_cle
         await getting
     assert ["account"] == world.names()
     assert () == cache.users()
+    total = cache.stats().total
+    assert (1, 1) == (total.gets, total.failed)
 
 
 async def test_a_forced_load_in_the_queue_is_not_begun_after_a_clear(

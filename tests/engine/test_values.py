@@ -10,6 +10,7 @@ import typing
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
 
 import msgspec
+import pydantic
 import pytest
 
 from coatcheck import Body, Catalog
@@ -278,6 +279,38 @@ def test_a_body_copies_what_it_is_given(wrap: Any) -> None:
     copied: Body[Any] = Body(buffer)
     buffer[2:6] = b"size"
     assert raw == copied.content
+
+
+@pytest.mark.parametrize(
+    ("declared", "value", "got"),
+    [
+        (dict, {1: 2}, {"1": 2}),
+        (Any, (1, 2), [1, 2]),
+        (dict[int, int], {1: 2}, {1: 2}),
+        (tuple[int, ...], (1, 2), (1, 2)),
+    ],
+)
+def test_a_value_goes_through_json_once_and_comes_as_the_declared_type(
+    declared: Any, value: object, got: object
+) -> None:
+    """As the guide says it."""
+    codec: Codec[object] = Codec(declared, name="x")
+    _, accepted = codec.accept(value)
+    assert (got, type(got)) == (accepted, type(accepted))
+
+
+class Plain:
+    """What msgspec knows nothing of."""
+
+
+class Model(pydantic.BaseModel):
+    """The same."""
+
+
+@pytest.mark.parametrize("declared", [Plain, Model])
+def test_what_has_no_form_in_json_is_of_the_wrong_type(declared: Any) -> None:
+    with pytest.raises(WrongType):
+        Codec(declared, name="x").accept(declared())
 
 
 async def test_a_value_is_kept_as_json(shelf_cache: SessionCache[Any], shelf: Shelf) -> None:
