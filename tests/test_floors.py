@@ -14,12 +14,12 @@ FLOORS: list[set[str]] = [
     {"errors", "clock", "attempts", "engine.keys"},
     {
         f"engine.{module}"
-        for module in ("policy", "codec", "entry", "catalog", "events", "stats", "flight", "limits", "outbox", "row", "slots", "state", "store")
+        for module in ("policy", "codec", "deadlines", "entry", "catalog", "events", "stats", "flight", "limits", "outbox", "row", "slots", "state", "store")
     },
     {
         f"engine.{module}"
         for module in (
-            "sessions", "home", "loads", "refresh", "resolution", "session", "cache", "schedule", "sync", "persistence", "repairs", "guarded", "deadlines", "write_behind",
+            "sessions", "home", "loads", "refresh", "resolution", "session", "cache", "schedule", "sync", "persistence", "repairs", "guarded", "write_behind",
             "connections", "walk", "counting", "parts"
         )
     },

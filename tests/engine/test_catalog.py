@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import msgspec
+import pydantic
 import pytest
 
 from coatcheck import Body, Catalog, Policy, SessionCache
@@ -154,12 +155,16 @@ def test_a_loader_that_cannot_work_is_refused_when_it_is_declared(
 
 
 class Thing:
-    """As a model of another library is to msgspec."""
+    """A class that says nothing of what it holds."""
+
+
+class Model(pydantic.BaseModel):
+    """A class that says it to another library alone."""
 
 
 @pytest.mark.parametrize(
     "declared",
-    [Thing, Thing | None, list[Thing], dict[str, Thing], dict[str, list[Thing]], tuple[int, Thing], tuple[Thing, ...]],
+    [Model, list[Model], Thing, Thing | None, list[Thing], dict[str, Thing], dict[str, list[Thing]], tuple[int, Thing], tuple[Thing, ...]],
 )  # fmt: skip
 def test_a_class_that_nothing_is_known_of_is_refused_when_it_is_declared(
     catalog: Catalog[str], declared: Any
@@ -171,7 +176,7 @@ def test_a_class_that_nothing_is_known_of_is_refused_when_it_is_declared(
 
     things.__annotations__["return"] = declared
     with pytest.raises(
-        CatalogError, match=r"things: .*Thing is a class that nothing is known of; a msgspec.Struct"
+        CatalogError, match=r"things: .*(Thing|Model) is a class that nothing is known of; a msgspec.Struct"
     ):
         catalog.resource(things)
 
