@@ -23,7 +23,7 @@ from coatcheck.engine.events import EntryRemoved, Event, Feed, LoadEnded, Sessio
 from coatcheck.engine.stats import Cause, End, Removal
 from coatcheck.errors import Forbidden, InvalidKey, LoadTimeout, SettingsError, UpstreamUnreachable
 from coatcheck.testing import FakeClock, GatedLoader, settle
-from engine.conftest import lying_on, memory_only, on_stores
+from engine.conftest import memory_only, on_stores
 from engine.threads import in_child
 
 pytestmark = on_stores
@@ -474,8 +474,8 @@ async def test_a_cache_that_nobody_closed_is_garbage_also_if_its_observer_knows_
     await clock.advance(0)
 
 
-# A store that takes no time has its loop in a thread that the child has not.
-@lying_on("memory", "bare")
+# On a file that was opened before the fork it is refused.
+@memory_only
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform does not fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_cache_that_is_first_used_in_a_forked_child_tells_its_observer_there() -> None:
