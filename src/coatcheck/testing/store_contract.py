@@ -383,6 +383,30 @@ class StoreContract:
         new = await store.open(carl)
         assert Written.OVERTAKEN is await store.put(carl, new.id, late, keep_for=HOUR)
 
+    async def test_of_one_moment_a_delete_lets_a_write_pass_and_forgetting_does_not(
+        self, store: Store
+    ) -> None:
+        """Nothing is asked of a store whose time goes on between two calls: there nobody can tell."""
+        session = await store.open(ANN)
+        await store.put(ANN, session.id, record("roles", age=1.0), keep_for=HOUR)
+        stands_still = (await store.open(ANN)).records[0].age == 1.0
+        moments = {"equal": 0.0, "a little older": 5e-6, "a little younger": -5e-6}
+
+        async def written(resource: str) -> dict[str, Written]:
+            return {
+                name: await store.put(
+                    ANN, session.id, record(resource, name.encode(), age=1.0 + difference), keep_for=HOUR
+                )
+                for name, difference in moments.items()
+            }
+
+        await store.delete(ANN, session.id, "zones", None, age=1.0)
+        await store.forget("ipc", "notes", age=1.0)
+        after_delete, after_forgetting = await written("zones"), await written("notes")
+        if stands_still:
+            assert dict.fromkeys(moments, Written.APPLIED) == after_delete
+            assert dict.fromkeys(moments, Written.OVERTAKEN) == after_forgetting
+
     # -- clears -----------------------------------------------------------------------------------------------------
 
     async def test_after_a_clear_nothing_that_carries_the_old_id_is_written(self, store: Store) -> None:
