@@ -52,7 +52,12 @@ class Blocking:
     Args:
         store: what does it.
         thread: where.
+
+    Attributes:
+        shared: False, as of a file: a session that it has swept, when its time was over, stays in memory.
     """
+
+    shared = False
 
     def __init__(self, store: Store, thread: LoopThread) -> None:
         self._store = store
@@ -93,7 +98,9 @@ class Disk(MemoryStore):
 
 
 class DiskFile(Blocking):
-    """A store in a file that outlives the caches on it."""
+    """A store in a file that outlives the caches on it. Several stand for nodes: one may clear what another holds."""
+
+    shared = True
 
     async def aclose(self) -> None:
         pass
