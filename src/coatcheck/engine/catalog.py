@@ -394,5 +394,4 @@ def _codec(name: str, declared: Any) -> Codec[Any]:
     try:
         return Codec(declared, name=name)
     except (TypeError, NameError) as error:
-        why = str(error)
-    raise CatalogError(f"{name}: what it returns has no form in JSON: {why}")
+        raise CatalogError(f"{name}: what it returns has no form in JSON: {error}") from None

@@ -25,13 +25,13 @@ T = TypeVar("T")
 logger = logging.getLogger("coatcheck.engine")
 
 READ_SECONDS: Final = 0.25
-"""How long a get waits for the store, and a caller for a write that they may rely on."""
+"""How long a get waits for its turn, and as long again for the answer; and a caller for a write that they may rely on."""
 
 WRITE_SECONDS: Final = 2.0
 """How long a write may take. No get waits for one, and a store that is merely slow should lose nothing by it."""
 
 AT_ONCE: Final = 128
-"""Reads under way at once, and writes. What waits for a turn has its whole budget still before it."""
+"""Reads under way at once, and writes. What has waited for its turn has its whole budget still before it."""
 
 FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 30.0
